@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Builds Socle, dom0's and the guests' images, and runs them and their tests. `make help` lists the targets.
+
+VERSION := 0.1
+B := build
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := all
+
+# ---- the hypervisor: build/socle.elf -------------------------------------------------------------
+PARTS := boot core svm vmx drivers
+C_SOURCES := $(wildcard $(PARTS:%=%/*.c))
+ASM_SOURCES := $(wildcard $(PARTS:%=%/*.asm))
+OBJECTS := $(C_SOURCES:%.c=$(B)/obj/%.o) $(ASM_SOURCES:%.asm=$(B)/obj/%.asm.o)
+
+CC := gcc
+LD := ld
+NASM := nasm
+WARNINGS := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla
+CFLAGS := -std=c11 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic -fno-pie \
+    -O2 -g -fno-omit-frame-pointer -fno-stack-protector -fcf-protection=none -fno-common \
+    -fno-strict-aliasing -fno-asynchronous-unwind-tables $(WARNINGS) -Wframe-larger-than=1024 \
+    -ffile-prefix-map=$(CURDIR)=. -I. -DSOCLE_VERSION=\"$(VERSION)\"
+NASMFLAGS := -f elf64 -g -F dwarf -I ./ -w+all -Werror
+LDFLAGS := -T linker.ld -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=sha1
+
+# Every object also depends on the Makefile, so that a change of flags rebuilds.
+$(B)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/obj/%.asm.o: %.asm Makefile
+	@mkdir -p $(@D)
+	@echo "  NASM  $<"
+	@$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MT $@ -MP -o $@ $<
+
+-include $(OBJECTS:.o=.d)
+
+# Two links: the first has an empty table of function names; the table made from it goes into the second.
+# It is the last part of .rodata, so no function moves; the comparison at the end makes sure of that.
+symtab_of = nm -n $(1) | awk -f core/symtab.awk
+$(B)/socle.elf: $(OBJECTS) linker.ld core/symtab.awk
+	@echo "  LD    $@"
+	@awk -f core/symtab.awk </dev/null >$(B)/obj/symtab0.asm && \
+	    $(NASM) -f elf64 -o $(B)/obj/symtab0.o $(B)/obj/symtab0.asm
+	@$(LD) $(LDFLAGS) -o $(B)/obj/first.elf $(OBJECTS) $(B)/obj/symtab0.o
+	@$(call symtab_of,$(B)/obj/first.elf) >$(B)/obj/symtab.asm && \
+	    $(NASM) -f elf64 -o $(B)/obj/symtab.o $(B)/obj/symtab.asm
+	@$(LD) $(LDFLAGS) -Map=$(B)/socle.map -o $@ $(OBJECTS) $(B)/obj/symtab.o
+	@$(call symtab_of,$@) | cmp -s - $(B)/obj/symtab.asm || \
+	    { echo "$@: functions moved in the second link: .rodata.symtab must come after .text" >&2; exit 1; }
+
+.PHONY: elf
+elf: $(B)/socle.elf
+
+# ---- tests on the host: unit tests, fuzzers, formatting, clang-tidy ------------------------------
+# A test names what it is built from in its first lines: `// SOURCES: core/a.c core/b.c`, and libraries
+# beyond cmocka as `// LIBS: -lfoo`. host.c (panic, log) and core/lib.c always come along.
+HOST_ALWAYS := tests/unit/host.c $(wildcard core/lib.c)
+UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+HOST_FLAGS := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all $(WARNINGS) -I. \
+    -DSOCLE_HOST -DSOCLE_VERSION=\"$(VERSION)\"
+UNIT_CC := gcc $(HOST_FLAGS) -fsanitize=address,undefined
+FUZZ_CC := clang $(HOST_FLAGS) -Wno-missing-prototypes
+FUZZTIME ?= 5
+
+$(B)/unit/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@$(UNIT_CC) -MMD -MP -c -o $@ $<
+
+$(B)/fuzz/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@$(FUZZ_CC) -fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $@ $<
+
+said_in = $(shell sed -n 's|^// *$(1): *||p' $(2))
+link_unit := $(UNIT_CC)
+libs_unit := -lcmocka
+link_fuzz := $(FUZZ_CC) -fsanitize=fuzzer,address,undefined
+# $(1): unit or fuzz, $(2): the program
+define host_program
+$(B)/$(1)/$(2): $(patsubst %.c,$(B)/$(1)/obj/%.o,$(sort tests/$(1)/$(2).c $(HOST_ALWAYS) \
+    $(call said_in,SOURCES,tests/$(1)/$(2).c)))
+	@$(link_$(1)) -o $$@ $$^ $(call said_in,LIBS,tests/$(1)/$(2).c) $(libs_$(1))
+endef
+$(foreach t,$(UNIT_TESTS),$(eval $(call host_program,unit,$(t))))
+$(foreach t,$(FUZZ_TARGETS),$(eval $(call host_program,fuzz,$(t))))
+-include $(wildcard $(B)/unit/obj/*/*.d $(B)/unit/obj/*/*/*.d $(B)/fuzz/obj/*/*.d $(B)/fuzz/obj/*/*/*.d)
+
+.PHONY: unit-programs fuzz-programs
+unit-programs: $(UNIT_TESTS:%=$(B)/unit/%)
+fuzz-programs: $(FUZZ_TARGETS:%=$(B)/fuzz/%)
+
+TIDY_SOURCES := $(C_SOURCES)
+TIDY_FLAGS := -std=c11 -ffreestanding -mgeneral-regs-only -I. -DSOCLE_VERSION=\"$(VERSION)\"
+HEADERS := $(wildcard $(PARTS:%=%/*.h))
+$(B)/tidy/%.ok: % $(HEADERS) .clang-tidy
+	@mkdir -p $(@D)
+	@out=$$(clang-tidy --quiet $< -- $(TIDY_FLAGS) 2>&1) || { echo "$$out" >&2; exit 1; }
+	@touch $@
+
+FORMATTED := $(wildcard $(PARTS:%=%/*.[ch]) tests/unit/*.[ch] tests/fuzz/*.[ch] tests/guests/*.[ch] \
+    tests/bench/*.[ch] dom0-shim/*.h dom0-shim/soclectl/*.[ch])
+.PHONY: tidy format format-check check unit fuzz
+tidy: $(TIDY_SOURCES:%=$(B)/tidy/%.ok)
+format:
+	clang-format -i $(FORMATTED)
+format-check:
+	@bad=0; for f in $(FORMATTED); do \
+	    clang-format $$f | cmp -s - $$f || { echo "$$f: not formatted (make format)" >&2; bad=1; }; \
+	done; exit $$bad
+
+unit fuzz: %:
+	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" tests/check.sh $@
+check: elf
+	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" tests/check.sh unit fuzz format tidy
+
+.PHONY: all clean
+all: elf
+clean:
+	rm -rf $(B)

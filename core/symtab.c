@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Looks an address up in the table of function names that the build embeds. */
+#include "core/symtab.h"
+
+/* Made by core/symtab.awk, sorted by address. The image is linked into the top 4 GiB, so the low
+ * half of an address tells it; the last entry is the end of the code and has an empty name. */
+extern const u32 symtab_count;
+extern const u32 symtab_addrs[];
+extern const u32 symtab_names[]; /* offsets into symtab_strings */
+extern const char symtab_strings[];
+
+#define IMAGE_HIGH_HALF 0xffffffffull
+
+const char *symtab_lookup(u64 addr, u64 *offset)
+{
+    u32 low = (u32)addr, first = 0, last = symtab_count;
+
+    if (addr >> 32 != IMAGE_HIGH_HALF)
+        return NULL;
+    while (first < last) { /* first: number of entries at or below the address */
+        u32 middle = first + (last - first) / 2;
+
+        if (symtab_addrs[middle] <= low)
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    if (first == 0 || first == symtab_count)
+        return NULL;
+    if (offset)
+        *offset = low - symtab_addrs[first - 1];
+    return symtab_strings + symtab_names[first - 1];
+}
