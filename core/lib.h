@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Memory and string functions and formatted output into buffers: the part of a C library that Socle
+ * needs. Anyone may call these; none allocates. */
+#ifndef SOCLE_CORE_LIB_H
+#define SOCLE_CORE_LIB_H
+
+#include "core/types.h"
+#include <stdarg.h>
+
+void *memcpy(void *dst, const void *src, size_t n);
+void *memmove(void *dst, const void *src, size_t n);
+void *memset(void *dst, int c, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+size_t strlen(const char *s);
+int strcmp(const char *a, const char *b);
+int strncmp(const char *a, const char *b, size_t n);
+
+/* Copies src into dst[size], always terminated. Returns strlen(src); >= size means it was cut. */
+size_t str_copy(char *dst, const char *src, size_t size);
+
+/* Formats into buf[size], always terminated; knows %c %s %d %i %u %x %p %% with l, ll, z, width,
+ * '0' and '-'. Returns the length that the whole text would have had. */
+int fmt_print(char *buf, size_t size, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap);
+
+/* Finds option `name` ("name=value" or "name") in a space-separated command line and copies its
+ * value into value[size] (size may be 0). The last one counts. Returns true when the option is
+ * there. */
+bool cmdline_option(const char *cmdline, const char *name, char *value, size_t size);
+
+/* Parses an unsigned decimal or 0x-hexadecimal number, with an optional K, M or G suffix, that
+ * fills the whole string. Returns 0, or -E_INVAL. */
+int parse_u64(const char *s, u64 *out);
+
+/* Little-endian fields at any alignment: firmware tables, boot images, instruction bytes. */
+static inline u16 load_u16(const void *p)
+{
+    u16 v;
+
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static inline u32 load_u32(const void *p)
+{
+    u32 v;
+
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static inline u64 load_u64(const void *p)
+{
+    u64 v;
+
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+#endif

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Linux/x86 boot protocol 2.12 and later (Linux, Documentation/x86/boot.rst and zero-page.rst). */
+#include "core/linux_boot.h"
+
+#include "core/errno.h"
+#include "core/lib.h"
+
+/* Offsets in the file's first sectors and, the same, in boot_params. */
+enum {
+    HDR_SETUP_SECTS = 0x1f1,
+    HDR_SYSSIZE = 0x1f4, /* in 16 bytes */
+    HDR_VID_MODE = 0x1fa,
+    HDR_BOOT_FLAG = 0x1fe,
+    HDR_JUMP = 0x200, /* its second byte is the header's length from 0x202 on */
+    HDR_MAGIC = 0x202,
+    HDR_VERSION = 0x206,
+    HDR_LOADER = 0x210,
+    HDR_LOADFLAGS = 0x211,
+    HDR_CODE32_START = 0x214,
+    HDR_RAMDISK_IMAGE = 0x218,
+    HDR_RAMDISK_SIZE = 0x21c,
+    HDR_CMDLINE_PTR = 0x228,
+    HDR_INITRD_MAX = 0x22c,
+    HDR_ALIGNMENT = 0x230,
+    HDR_RELOCATABLE = 0x234,
+    HDR_XLOADFLAGS = 0x236,
+    HDR_CMDLINE_SIZE = 0x238,
+    HDR_PAYLOAD_OFFSET = 0x248,
+    HDR_PAYLOAD_LENGTH = 0x24c,
+    HDR_SETUP_DATA = 0x250,
+    HDR_PREF_ADDRESS = 0x258,
+    HDR_INIT_SIZE = 0x260,
+    HDR_NEEDED = 0x268,
+    HDR_END_MAX = 0x290, /* boot_params has something else from here on */
+
+    BP_VIDEO_MODE = 0x006,
+    BP_VIDEO_COLS = 0x007,
+    BP_VIDEO_LINES = 0x00e,
+    BP_VIDEO_IS_VGA = 0x00f,
+    BP_VIDEO_POINTS = 0x010,
+    BP_RSDP = 0x070,
+    BP_E820_COUNT = 0x1e8,
+    BP_E820_TABLE = 0x2d0,
+
+    LOADED_HIGH = 0x01,
+    XLF_KERNEL_64 = 0x01,
+};
+
+#define SECTOR       512u
+#define LOW_START    0x10000ull
+#define LOW_END      0x90000ull
+#define HIGH_START   0x100000ull
+#define FOUR_GIB     BIT(32)
+#define CMDLINE_ROOM 2048
+
+static void store_u32(u8 *p, u64 value)
+{
+    u32 v = (u32)value;
+
+    memcpy(p, &v, sizeof(v));
+}
+
+static void store_u64(u8 *p, u64 v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+/* What is wrong with the header, or NULL. */
+static const char *header_fault(const u8 *p, size_t len)
+{
+    if (len < HDR_NEEDED)
+        return "too short for a Linux kernel";
+    if (load_u16(p + HDR_BOOT_FLAG) != 0xaa55)
+        return "not a Linux kernel: no boot sector signature";
+    if (memcmp(p + HDR_MAGIC, "HdrS", 4) != 0)
+        return "not a Linux kernel: no setup header";
+    if (load_u16(p + HDR_VERSION) < 0x20c)
+        return "a Linux kernel that is too old: boot protocol below 2.12 (Linux 3.8)";
+    if (!(p[HDR_LOADFLAGS] & LOADED_HIGH))
+        return "a zImage; only a bzImage can be loaded";
+    if (!(load_u16(p + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+        return "not a 64-bit kernel";
+    if (!p[HDR_RELOCATABLE])
+        return "not a relocatable kernel (CONFIG_RELOCATABLE)";
+    return NULL;
+}
+
+static const char *size_fault(const u8 *p, size_t len, const struct linux_image *k)
+{
+    u64 payload = load_u32(p + HDR_PAYLOAD_OFFSET) + (u64)load_u32(p + HDR_PAYLOAD_LENGTH);
+    u64 loaded = (u64)load_u32(p + HDR_SYSSIZE) * 16;
+
+    if (k->setup_size >= len)
+        return "damaged or cut off: the file ends in the setup sectors";
+    if (!loaded || loaded > len - k->setup_size)
+        return "damaged or cut off: the file is shorter than its header says";
+    if (payload > loaded)
+        return "damaged: the compressed kernel reaches beyond the file";
+    if (k->init_size < loaded || k->init_size > SIZE_1G)
+        return "damaged: init_size makes no sense";
+    if (k->alignment < PAGE_SIZE || k->alignment > SIZE_1G || (k->alignment & (k->alignment - 1)))
+        return "damaged: the kernel's alignment makes no sense";
+    if (k->pref_address < HIGH_START || k->pref_address >= FOUR_GIB ||
+        !IS_ALIGNED(k->pref_address, k->alignment))
+        return "damaged: the preferred load address makes no sense";
+    return NULL;
+}
+
+int linux_parse(const void *image, size_t len, struct linux_image *out, const char **why)
+{
+    const u8 *p = image;
+
+    *why = header_fault(p, len);
+    if (*why)
+        return -E_INVAL;
+    *out = (struct linux_image){
+        .protocol = load_u16(p + HDR_VERSION),
+        .xloadflags = load_u16(p + HDR_XLOADFLAGS),
+        .setup_size = ((p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4u) + 1) * SECTOR,
+        .kernel_size = load_u32(p + HDR_SYSSIZE) * 16,
+        .init_size = load_u32(p + HDR_INIT_SIZE),
+        .alignment = load_u32(p + HDR_ALIGNMENT),
+        .pref_address = load_u64(p + HDR_PREF_ADDRESS),
+        .initrd_max = load_u32(p + HDR_INITRD_MAX),
+        .cmdline_max = load_u32(p + HDR_CMDLINE_SIZE),
+    };
+    *why = size_fault(p, len, out);
+    return *why ? -E_INVAL : 0;
+}
+
+/* ---- placement ---- */
+
+struct space {
+    const struct mem_range *map;
+    size_t map_count;
+    const struct addr_range *taken;
+    size_t taken_count;
+    struct addr_range placed[4]; /* the initrd where it is now, and what this module has placed */
+    size_t placed_count;
+};
+
+static bool overlaps(const struct addr_range *r, u64 start, u64 end)
+{
+    return r->start < end && start < r->end && r->start < r->end;
+}
+
+/* Something that is in the way of [start, end), or NULL. */
+static const struct addr_range *conflict(const struct space *s, u64 start, u64 end)
+{
+    for (size_t i = 0; i < s->taken_count; i++)
+        if (overlaps(&s->taken[i], start, end))
+            return &s->taken[i];
+    for (size_t i = 0; i < s->placed_count; i++)
+        if (overlaps(&s->placed[i], start, end))
+            return &s->placed[i];
+    return NULL;
+}
+
+static void place_add(struct space *s, u64 start, u64 end)
+{
+    s->placed[s->placed_count++] = (struct addr_range){start, end};
+}
+
+/* The lowest free place in RAM in [low, high), all below 2^53, or 0. */
+static u64 find_place(const struct space *s, u64 low, u64 high, u64 size, u64 align)
+{
+    for (size_t i = 0; i < s->map_count; i++) {
+        const struct mem_range *m = &s->map[i];
+        u64 end = MIN(m->base + m->length, high);
+        u64 at = ALIGN_UP(MAX(m->base, low), align);
+
+        /* Each thing in the way is passed once: `at` only grows. */
+        while (m->type == MEM_RAM && at < end && size <= end - at) {
+            const struct addr_range *r = conflict(s, at, at + size);
+
+            if (!r)
+                return at;
+            if (r->end >= end)
+                break;
+            at = ALIGN_UP(r->end, align);
+        }
+    }
+    return 0;
+}
+
+static bool initrd_may_stay(const struct space *s, const struct addr_range *r, u64 high)
+{
+    return IS_ALIGNED(r->start, PAGE_SIZE) &&
+           find_place(s, r->start, MIN(r->end, high), r->end - r->start, PAGE_SIZE) == r->start;
+}
+
+int linux_place(const struct mem_range *map, size_t map_count, const struct linux_image *image,
+                const struct addr_range *taken, size_t taken_count, const struct addr_range *initrd,
+                struct linux_placement *out, const char **why)
+{
+    struct space s = {
+        .map = map, .map_count = map_count, .taken = taken, .taken_count = taken_count};
+    u64 high = MIN(image->initrd_max + 1, FOUR_GIB);
+    bool stays = false;
+
+    *out = (struct linux_placement){0};
+    if (initrd && initrd->end > initrd->start) {
+        out->initrd_size = initrd->end - initrd->start;
+        stays = initrd->start >= HIGH_START && initrd_may_stay(&s, initrd, high);
+        place_add(&s, initrd->start, initrd->end);
+    }
+    /* Below the preferred address the kernel would move itself there, over what is in the way. */
+    *why = "no free memory for the kernel below 4 GiB";
+    out->kernel = find_place(&s, image->pref_address, FOUR_GIB, image->init_size, image->alignment);
+    if (!out->kernel)
+        return -E_NOMEM;
+    place_add(&s, out->kernel, out->kernel + image->init_size);
+
+    *why = "no free memory for the kernel's parameters below 576 KiB";
+    out->params = find_place(&s, LOW_START, LOW_END, LINUX_PARAMS_SPAN, PAGE_SIZE);
+    if (!out->params)
+        return -E_NOMEM;
+    place_add(&s, out->params, out->params + LINUX_PARAMS_SPAN);
+    out->cmdline = out->params + PAGE_SIZE;
+    out->rsdp = out->cmdline + CMDLINE_ROOM;
+
+    *why = "no free memory for the initrd";
+    if (stays) {
+        out->initrd = initrd->start;
+    } else if (out->initrd_size) {
+        s.placed[0].end = s.placed[0].start; /* it may move over itself */
+        out->initrd = find_place(&s, HIGH_START, high, out->initrd_size, PAGE_SIZE);
+        if (!out->initrd)
+            return -E_NOMEM;
+    }
+    *why = NULL;
+    return 0;
+}
+
+/* ---- boot parameters ---- */
+
+static void fill_screen(u8 *bp)
+{
+    bp[BP_VIDEO_MODE] = 3;
+    bp[BP_VIDEO_COLS] = 80;
+    bp[BP_VIDEO_LINES] = 25;
+    bp[BP_VIDEO_IS_VGA] = 1;
+    bp[BP_VIDEO_POINTS] = 16;
+}
+
+int linux_fill_boot_params(void *page, const void *file, const struct linux_placement *place,
+                           const struct mem_range *map, size_t map_count, paddr_t rsdp)
+{
+    const u8 *f = file;
+    u8 *bp = page;
+    u32 end = MIN(HDR_MAGIC + f[HDR_JUMP + 1], HDR_END_MAX);
+
+    if (map_count > LINUX_MAX_E820)
+        return -E_2BIG;
+    memset(bp, 0, PAGE_SIZE);
+    memcpy(bp + HDR_SETUP_SECTS, f + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
+    fill_screen(bp);
+    store_u64(bp + BP_RSDP, rsdp);
+
+    bp[HDR_LOADER] = 0xff;                          /* no number assigned */
+    bp[HDR_VID_MODE] = bp[HDR_VID_MODE + 1] = 0xff; /* "normal" */
+    bp[HDR_LOADFLAGS] = LOADED_HIGH;
+    store_u64(bp + HDR_SETUP_DATA, 0);
+    store_u32(bp + HDR_CODE32_START, place->kernel);
+    store_u32(bp + HDR_RAMDISK_IMAGE, place->initrd);
+    store_u32(bp + HDR_RAMDISK_SIZE, place->initrd ? place->initrd_size : 0);
+    store_u32(bp + HDR_CMDLINE_PTR, place->cmdline);
+
+    bp[BP_E820_COUNT] = (u8)map_count;
+    for (size_t i = 0; i < map_count; i++) {
+        u8 *e = bp + BP_E820_TABLE + i * 20;
+
+        store_u64(e, map[i].base);
+        store_u64(e + 8, map[i].length);
+        store_u32(e + 16, map[i].type);
+    }
+    return 0;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A 16550 serial port, output only and polled: Socle's console. Dom0 drives the same port, so Socle
+ * leaves its settings alone where they are right, and never touches its interrupts once it runs.
+ * The log's lock serialises callers. */
+#ifndef SOCLE_DRIVERS_UART_H
+#define SOCLE_DRIVERS_UART_H
+
+#include "core/types.h"
+
+#define UART_COM1 0x3f8
+#define UART_COM2 0x2f8
+
+/* Chooses the port (0: none) and sets it to 115200 8n1 unless it is so already. An absent one stays
+ * off. */
+void uart_init(u16 port);
+
+/* Waits a bounded time for room, else the character is lost. */
+void uart_putc(char c);
+
+/* The log's sink: a newline goes out as CR LF. */
+void uart_write(const char *text, size_t len);
+
+#endif
