@@ -150,11 +150,12 @@ struct insn {
     u64 imm; /* sign-extended, but port, vector, shift count and bit number zero-extended */
 };
 
-/* Decodes the instruction at bytes[0..len) into *insn. Bytes past its end never matter. Returns 0
- * or -E_AGAIN       more bytes are needed (len < 15): fetch them and call again -E_INVAL       the
- * processor would refuse it: illegal LOCK, operand or mode, or over 15 bytes -E_OPNOTSUPP   not one
- * of the instructions above and then *insn is undefined. Privilege, CPUID features and real mode
- * are not looked at. */
+/* Decodes the instruction at bytes[0..len) into *insn. Bytes past its end never matter. Returns 0,
+ * or an error, and then *insn is undefined:
+ * - -E_AGAIN: more bytes are needed (len < 15): fetch them and call again;
+ * - -E_INVAL: the processor would refuse it: illegal LOCK, operand or mode, or over 15 bytes;
+ * - -E_OPNOTSUPP: not one of the instructions above (it may be illegal as well).
+ * Privilege, CPUID features and real mode are not looked at. */
 int insn_decode(struct insn *insn, const u8 *bytes, size_t len, enum insn_mode mode);
 
 /* The linear address of the memory operand; has_mem must be true. `rip` is the instruction's own
