@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Ownership and lend counts of frames. */
+#include "core/frame.h"
+
+#include "core/errno.h"
+#include "core/panic.h"
+#include "core/spinlock.h"
+
+struct group {
+    struct spinlock lock;
+    u32 lends; /* large leaves that map all of it */
+    u32 pages; /* mappings in 4 KiB pages: 512 * lends + the sum of maps; no single count can pass
+                  it */
+    u16 dom0;  /* frames of dom0 */
+    u16 none;  /* frames that are no RAM */
+};
+
+static struct frame *frames;
+static struct group *groups;
+static pfn_t frame_end;
+static u64 lent;
+
+static u64 group_count(pfn_t max_pfn)
+{
+    return (max_pfn + FRAME_GROUP - 1) / FRAME_GROUP;
+}
+
+u64 frame_table_bytes(pfn_t max_pfn)
+{
+    return max_pfn * sizeof(struct frame) + group_count(max_pfn) * sizeof(struct group);
+}
+
+void frame_init(void *table, pfn_t max_pfn)
+{
+    frames = table;
+    groups = (struct group *)(frames + max_pfn);
+    frame_end = max_pfn;
+    lent = 0;
+    for (u64 i = 0; i < group_count(max_pfn); i++)
+        groups[i].none = FRAME_GROUP;
+}
+
+static bool in_table(pfn_t pfn, u64 n)
+{
+    return pfn < frame_end && n <= frame_end - pfn;
+}
+
+/* How many of n frames from pfn lie in pfn's group. */
+static u64 in_group(pfn_t pfn, u64 n)
+{
+    return MIN(n, FRAME_GROUP - pfn % FRAME_GROUP);
+}
+
+static struct group *group_of(pfn_t pfn)
+{
+    return &groups[pfn / FRAME_GROUP];
+}
+
+u16 frame_owner(pfn_t pfn)
+{
+    return pfn < frame_end ? __atomic_load_n(&frames[pfn].owner, __ATOMIC_RELAXED) : FRAME_NONE;
+}
+
+static void count_owner(struct group *g, u16 owner, int delta)
+{
+    u16 *count = owner == FRAME_DOM0 ? &g->dom0 : &g->none;
+
+    if (owner == FRAME_DOM0 || owner == FRAME_NONE)
+        __atomic_store_n(count, (u16)(*count + delta), __ATOMIC_RELAXED);
+}
+
+static void set_owner_in_group(pfn_t pfn, u64 n, u16 owner)
+{
+    struct group *g = group_of(pfn);
+
+    spin_lock(&g->lock);
+    for (u64 i = 0; i < n; i++) {
+        struct frame *f = &frames[pfn + i];
+
+        ASSERT(!f->maps && !g->lends && !f->pins);
+        count_owner(g, f->owner, -1);
+        count_owner(g, owner, 1);
+        __atomic_store_n(&f->owner, owner, __ATOMIC_RELAXED);
+    }
+    spin_unlock(&g->lock);
+}
+
+void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
+{
+    ASSERT(in_table(pfn, n));
+    for (u64 step; n; pfn += step, n -= step) {
+        step = in_group(pfn, n);
+        set_owner_in_group(pfn, step, owner);
+    }
+}
+
+/* n frames of one group. */
+static bool all_owned(pfn_t pfn, u64 n, u16 owner)
+{
+    if (owner == FRAME_DOM0 &&
+        __atomic_load_n(&group_of(pfn)->dom0, __ATOMIC_RELAXED) == FRAME_GROUP)
+        return true;
+    while (n-- > 0) {
+        if (frame_owner(pfn + n) != owner)
+            return false;
+    }
+    return true;
+}
+
+int frame_check(pfn_t pfn, u64 n, u16 owner)
+{
+    if (!in_table(pfn, n))
+        return -E_PERM;
+    for (u64 step; n; pfn += step, n -= step) {
+        step = in_group(pfn, n);
+        if (!all_owned(pfn, step, owner))
+            return -E_PERM;
+    }
+    return 0;
+}
+
+/* n frames of one group. */
+static bool none_foreign(pfn_t pfn, u64 n)
+{
+    const struct group *g = group_of(pfn);
+
+    if (__atomic_load_n(&g->dom0, __ATOMIC_RELAXED) + __atomic_load_n(&g->none, __ATOMIC_RELAXED) ==
+        FRAME_GROUP)
+        return true;
+    while (n-- > 0) {
+        u16 owner = frame_owner(pfn + n);
+
+        if (owner != FRAME_DOM0 && owner != FRAME_NONE)
+            return false;
+    }
+    return true;
+}
+
+int frame_check_dom0_map(pfn_t pfn, u64 n)
+{
+    for (u64 step; n && pfn < frame_end; pfn += step, n -= step) {
+        step = in_group(pfn, n);
+        if (!none_foreign(pfn, step))
+            return -E_PERM;
+    }
+    return 0;
+}
+
+/* Adds sign * n mappings within one group whose lock is held. */
+static void add_maps(struct group *g, pfn_t pfn, u64 n, bool huge, u32 sign)
+{
+    g->pages += sign * (u32)n;
+    if (huge) {
+        g->lends += sign;
+        return;
+    }
+    for (u64 i = 0; i < n; i++)
+        frames[pfn + i].maps += sign;
+}
+
+static int lend_in_group(pfn_t pfn, u64 n, bool huge)
+{
+    struct group *g = group_of(pfn);
+    int err = 0;
+
+    spin_lock(&g->lock);
+    if (!all_owned(pfn, n, FRAME_DOM0))
+        err = -E_PERM;
+    else if (n > UINT32_MAX - g->pages)
+        err = -E_OVERFLOW;
+    else
+        add_maps(g, pfn, n, huge, 1);
+    spin_unlock(&g->lock);
+    return err;
+}
+
+/* n frames of one group whose lock is held: each has a mapping to give back. */
+static bool all_mapped(const struct group *g, pfn_t pfn, u64 n, bool huge)
+{
+    if (huge)
+        return g->lends;
+    while (n-- > 0) {
+        if (!frames[pfn + n].maps)
+            return false;
+    }
+    return true;
+}
+
+static void unlend_in_group(pfn_t pfn, u64 n, bool huge)
+{
+    struct group *g = group_of(pfn);
+
+    spin_lock(&g->lock);
+    ASSERT(all_mapped(g, pfn, n, huge));
+    add_maps(g, pfn, n, huge, -1u);
+    spin_unlock(&g->lock);
+}
+
+static void unlend_range(pfn_t pfn, u64 n, bool huge)
+{
+    for (u64 step; n; pfn += step, n -= step) {
+        step = in_group(pfn, n);
+        unlend_in_group(pfn, step, huge);
+    }
+}
+
+int frame_lend(pfn_t pfn, u64 n, bool huge)
+{
+    u64 done = 0;
+    int err = 0;
+
+    ASSERT(!huge || IS_ALIGNED(pfn | n, FRAME_GROUP));
+    if (!in_table(pfn, n))
+        return -E_PERM;
+    while (!err && done < n) {
+        u64 step = in_group(pfn + done, n - done);
+
+        err = lend_in_group(pfn + done, step, huge);
+        if (!err)
+            done += step;
+    }
+    if (err)
+        unlend_range(pfn, done, huge);
+    else
+        __atomic_fetch_add(&lent, n, __ATOMIC_RELAXED);
+    return err;
+}
+
+void frame_unlend(pfn_t pfn, u64 n, bool huge)
+{
+    ASSERT(in_table(pfn, n) && (!huge || IS_ALIGNED(pfn | n, FRAME_GROUP)));
+    unlend_range(pfn, n, huge);
+    __atomic_fetch_sub(&lent, n, __ATOMIC_RELAXED);
+}
+
+static void convert(pfn_t pfn, bool from_huge)
+{
+    struct group *g;
+
+    ASSERT(in_table(pfn, FRAME_GROUP) && IS_ALIGNED(pfn, FRAME_GROUP));
+    g = group_of(pfn);
+    spin_lock(&g->lock);
+    ASSERT(all_mapped(g, pfn, FRAME_GROUP, from_huge));
+    add_maps(g, pfn, FRAME_GROUP, from_huge, -1u);
+    add_maps(g, pfn, FRAME_GROUP, !from_huge, 1);
+    spin_unlock(&g->lock);
+}
+
+void frame_lend_split(pfn_t pfn)
+{
+    convert(pfn, true);
+}
+
+void frame_lend_merge(pfn_t pfn)
+{
+    convert(pfn, false);
+}
+
+u64 frame_maps(pfn_t pfn)
+{
+    struct group *g;
+    u64 maps;
+
+    if (pfn >= frame_end)
+        return 0;
+    g = group_of(pfn);
+    spin_lock(&g->lock);
+    maps = (u64)frames[pfn].maps + g->lends;
+    spin_unlock(&g->lock);
+    return maps;
+}
+
+u64 frame_lent_pages(void)
+{
+    return __atomic_load_n(&lent, __ATOMIC_RELAXED);
+}
+
+int frame_pin_shared(pfn_t pfn)
+{
+    struct frame *f;
+    int err = 0;
+
+    if (pfn >= frame_end)
+        return -E_PERM;
+    f = &frames[pfn];
+    spin_lock(&group_of(pfn)->lock);
+    if (f->owner != FRAME_DOM0)
+        err = -E_PERM;
+    else if (f->pins == UINT16_MAX)
+        err = -E_OVERFLOW;
+    else
+        f->pins++;
+    spin_unlock(&group_of(pfn)->lock);
+    return err;
+}
+
+void frame_unpin_shared(pfn_t pfn)
+{
+    ASSERT(pfn < frame_end);
+    spin_lock(&group_of(pfn)->lock);
+    ASSERT(frames[pfn].pins);
+    frames[pfn].pins--;
+    spin_unlock(&group_of(pfn)->lock);
+}
