@@ -262,7 +262,7 @@ static u64 choose_count(const struct npt *npt, const struct run *run, u64 pages,
             break;
         *budget -= table ? COST_TABLE : cost_of(run->level);
         n++;
-    } while (n<max && * budget> 0);
+    } while (*budget > 0 && n < max);
     return n;
 }
 
