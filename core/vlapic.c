@@ -1,0 +1,797 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The virtual local APIC: register rules, interrupt priorities, timer, saved state. */
+#include "core/vlapic.h"
+
+#include "core/errno.h"
+#include "core/lib.h"
+#include "core/panic.h"
+
+#define APIC_VERSION   0x50014u /* integrated, LVT entries 0..5, no suppression of EOI broadcasts */
+#define ESR_SEND_VEC   0x20u
+#define ESR_RECV_VEC   0x40u
+#define ESR_REGISTER   0x80u
+#define ICR_BUSY       0x1000u
+#define LVT_TIMER_MODE 0x60000u
+#define LVT_TSC        0x40000u
+
+enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC };
+
+/* ---- what each register allows ---- */
+
+enum {
+    RD = 0x01, /* in either mode */
+    WR = 0x02,
+    X_RD = 0x04, /* in xAPIC mode only */
+    X_WR = 0x08,
+    X2_WR = 0x10
+};
+
+struct reg_rule {
+    u32 holds;   /* the bits that the guest may write, and that saved state may have */
+    u16 ignored; /* read-only bits, which may be written with any value */
+    u8 access;
+    u8 effect; /* VLAPIC_* flags of a write */
+};
+
+#define HELD(mask)            ((struct reg_rule){mask, 0, RD, 0})
+#define PLAIN(mask, effect)   ((struct reg_rule){mask, 0, RD | WR, effect})
+#define LVT(mask, ro, effect) ((struct reg_rule){mask, ro, RD | WR, VLAPIC_LVT | (effect)})
+
+/* SDM vol. 3, tables 10-1 and 10-6. Reserved bits are ignored in xAPIC mode, #GP in x2APIC mode. */
+static const struct reg_rule rules[VLAPIC_REGS] = {
+    [VLAPIC_REG_ID] = HELD(0),
+    [VLAPIC_REG_VERSION] = HELD(0),
+    [VLAPIC_REG_TPR] = PLAIN(0xff, VLAPIC_TPR),
+    [VLAPIC_REG_APR] = {0, 0, X_RD, 0},
+    [VLAPIC_REG_PPR] = HELD(0),
+    [VLAPIC_REG_EOI] = {0, 0, X_RD | WR, 0},
+    [VLAPIC_REG_RRD] = {0, 0, X_RD, 0},
+    [VLAPIC_REG_LDR] = {0xff000000, 0, RD | X_WR, VLAPIC_DEST},
+    [VLAPIC_REG_DFR] = {0xf0000000, 0, X_RD | X_WR, VLAPIC_DEST},
+    [VLAPIC_REG_SVR] = PLAIN(0x3ff, VLAPIC_SVR),
+    [VLAPIC_REG_ISR... VLAPIC_REG_IRR + 7] = HELD(0xffffffff),
+    [VLAPIC_REG_ESR] = PLAIN(0, 0),
+    [VLAPIC_REG_ICR] = {0xccfff, ICR_BUSY, RD | WR, 0},
+    [VLAPIC_REG_ICR2] = {0xff000000, 0, X_RD | X_WR, 0},
+    [VLAPIC_REG_LVT_TIMER] = LVT(0x700ff, 0x1000, VLAPIC_TIMER),
+    [VLAPIC_REG_LVT_THERMAL] = LVT(0x107ff, 0x1000, 0),
+    [VLAPIC_REG_LVT_PMC] = LVT(0x107ff, 0x1000, 0),
+    [VLAPIC_REG_LVT_LINT0] = LVT(0x1a7ff, 0x5000, 0),
+    [VLAPIC_REG_LVT_LINT1] = LVT(0x1a7ff, 0x5000, 0),
+    [VLAPIC_REG_LVT_ERROR] = LVT(0x100ff, 0x1000, 0),
+    [VLAPIC_REG_TMICT] = PLAIN(0xffffffff, VLAPIC_TIMER),
+    [VLAPIC_REG_TMCCT] = HELD(0),
+    [VLAPIC_REG_TDCR] = PLAIN(0xb, VLAPIC_TIMER),
+    [VLAPIC_REG_SELF_IPI] = {0xff, 0, X2_WR, 0},
+};
+
+/* Other processors look at a few registers (vlapic_match, vlapic_accepts). */
+static void reg_set(struct vlapic *l, u32 reg, u32 value)
+{
+    __atomic_store_n(&l->reg[reg], value, __ATOMIC_RELAXED);
+}
+
+static u32 reg_get(const struct vlapic *l, u32 reg)
+{
+    return __atomic_load_n(&l->reg[reg], __ATOMIC_RELAXED);
+}
+
+static bool is_x2apic(const struct vlapic *l)
+{
+    return l->base & APIC_BASE_EXTD; /* never without ENABLE: base_legal() */
+}
+
+/* ---- IRR, ISR, TMR ---- */
+
+/* The highest vector of a 256-bit set, or -1; words has a bit for each word that is not 0. */
+static inline int vector_highest(const u32 *set, u8 words)
+{
+    u32 word;
+
+    if (!words)
+        return -1;
+    /* 31 ^ clz is one BSR; 31 - clz is not. */
+    word = 31u ^ (u32)__builtin_clz(words);
+    return (int)(word * 32 | (31u ^ (u32)__builtin_clz(set[word])));
+}
+
+static inline void vector_clear(u32 *set, u8 *words, u32 vector)
+{
+    u32 left = set[vector / 32] & ~(1u << (vector % 32));
+
+    set[vector / 32] = left;
+    if (!left)
+        *words &= (u8) ~(1u << (vector / 32));
+}
+
+static inline int irr_highest(const struct vlapic *l)
+{
+    return vector_highest(&l->reg[VLAPIC_REG_IRR], l->irr_words);
+}
+
+static inline int isr_highest(const struct vlapic *l)
+{
+    return vector_highest(&l->reg[VLAPIC_REG_ISR], l->isr_words);
+}
+
+bool vlapic_accepts(const struct vlapic *l)
+{
+    return vlapic_mode(l) != VLAPIC_DISABLED && (reg_get(l, VLAPIC_REG_SVR) & APIC_SVR_ENABLE);
+}
+
+bool vlapic_post(struct vlapic *l, u8 vector, bool level)
+{
+    u64 bit = BIT(vector % 64);
+    u64 *levels = &l->pir_level[vector / 64];
+    u64 old;
+
+    if (vector < 16)
+        return false;
+    if (!!(__atomic_load_n(levels, __ATOMIC_RELAXED) & bit) != level) {
+        if (level)
+            __atomic_fetch_or(levels, bit, __ATOMIC_RELAXED);
+        else
+            __atomic_fetch_and(levels, ~bit, __ATOMIC_RELAXED);
+    }
+    old = __atomic_fetch_or(&l->pir[vector / 64], bit, __ATOMIC_RELEASE);
+    __atomic_store_n(&l->pir_pending, 1, __ATOMIC_RELEASE);
+    return !(old & bit);
+}
+
+static void irr_merge(struct vlapic *l, u32 word, u32 vectors, u32 levels)
+{
+    u32 *tmr = &l->reg[VLAPIC_REG_TMR + word];
+
+    if (!vectors)
+        return;
+    l->reg[VLAPIC_REG_IRR + word] |= vectors;
+    l->irr_words |= (u8)(1u << word);
+    *tmr = (*tmr & ~vectors) | (levels & vectors);
+}
+
+void vlapic_sync(struct vlapic *l)
+{
+    if (!__atomic_load_n(&l->pir_pending, __ATOMIC_RELAXED))
+        return;
+    /* The flag goes down before the words are read: a bit that comes later raises it again. */
+    __atomic_exchange_n(&l->pir_pending, 0, __ATOMIC_ACQ_REL);
+    for (u32 i = 0; i < ARRAY_SIZE(l->pir); i++) {
+        u64 bits, levels;
+
+        if (!__atomic_load_n(&l->pir[i], __ATOMIC_RELAXED))
+            continue;
+        bits = __atomic_exchange_n(&l->pir[i], 0, __ATOMIC_ACQUIRE);
+        levels = __atomic_load_n(&l->pir_level[i], __ATOMIC_RELAXED);
+        if (vlapic_mode(l) == VLAPIC_DISABLED)
+            continue;
+        irr_merge(l, i * 2, (u32)bits, (u32)levels);
+        irr_merge(l, i * 2 + 1, (u32)(bits >> 32), (u32)(levels >> 32));
+    }
+}
+
+/* SDM vol. 3, 10.8.3.1. */
+u8 vlapic_ppr(const struct vlapic *l)
+{
+    int isr = isr_highest(l);
+    u32 class = isr < 0 ? 0 : (u32)isr & 0xf0;
+    u32 tpr = l->reg[VLAPIC_REG_TPR];
+
+    return (u8)((tpr & 0xf0) >= class ? tpr : class);
+}
+
+int vlapic_pending_slow(struct vlapic *l)
+{
+    int vector;
+
+    vlapic_sync(l);
+    vector = irr_highest(l);
+    return (vector & ~0xf) > (vlapic_ppr(l) & 0xf0) ? vector : -1;
+}
+
+bool vlapic_blocked_by_tpr(struct vlapic *l)
+{
+    int vector, isr = isr_highest(l);
+
+    vlapic_sync(l);
+    vector = irr_highest(l) & ~0xf;
+    return vector > (isr & ~0xf) && vector <= (int)(l->reg[VLAPIC_REG_TPR] & 0xf0);
+}
+
+void vlapic_accept(struct vlapic *l, u8 vector)
+{
+    ASSERT(l->reg[VLAPIC_REG_IRR + vector / 32] & (1u << (vector % 32)));
+    vector_clear(&l->reg[VLAPIC_REG_IRR], &l->irr_words, vector);
+    l->reg[VLAPIC_REG_ISR + vector / 32] |= 1u << (vector % 32);
+    l->isr_words |= (u8)(1u << (vector / 32));
+}
+
+int vlapic_eoi(struct vlapic *l)
+{
+    int highest = isr_highest(l);
+    u32 vector = (u32)highest;
+
+    if (highest < 0)
+        return -1;
+    vector_clear(&l->reg[VLAPIC_REG_ISR], &l->isr_words, vector);
+    return l->reg[VLAPIC_REG_TMR + vector / 32] & (1u << (vector % 32)) ? highest : -1;
+}
+
+/* ---- errors and the local vector table ---- */
+
+/* False: the entry has an illegal vector. */
+static bool lvt_raise(struct vlapic *l, enum vlapic_reg reg)
+{
+    u32 lvt = l->reg[reg];
+
+    if (lvt & APIC_LVT_MASKED)
+        return true;
+    if ((lvt & 0xff) < 16)
+        return false;
+    vlapic_post(l, (u8)lvt, false);
+    return true;
+}
+
+static void error_raise(struct vlapic *l, u8 error)
+{
+    bool known = l->esr_pending & error;
+
+    l->esr_pending |= error;
+    if (!known && !lvt_raise(l, VLAPIC_REG_LVT_ERROR))
+        l->esr_pending |= ESR_RECV_VEC;
+}
+
+static void lvt_mask_all(struct vlapic *l)
+{
+    for (u32 i = VLAPIC_REG_LVT_TIMER; i <= VLAPIC_REG_LVT_ERROR; i++)
+        reg_set(l, i, l->reg[i] | APIC_LVT_MASKED);
+}
+
+static bool lint_is(const struct vlapic *l, enum vlapic_reg reg, enum apic_delivery mode)
+{
+    return (l->reg[reg] & (APIC_LVT_MASKED | 0x700)) == (u32)mode << 8;
+}
+
+bool vlapic_accepts_extint(const struct vlapic *l)
+{
+    return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT);
+}
+
+bool vlapic_accepts_nmi(const struct vlapic *l)
+{
+    return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT1, APIC_NMI);
+}
+
+/* ---- timer ---- */
+
+/* a * factor, where factor has 32 fraction bits. */
+static u64 scale(u64 a, u64 factor)
+{
+    return (u64)((unsigned __int128)a * factor >> 32);
+}
+
+static enum timer_mode timer_mode(const struct vlapic *l)
+{
+    return (enum timer_mode)((l->reg[VLAPIC_REG_LVT_TIMER] & LVT_TIMER_MODE) >> 17);
+}
+
+/* TDCR bits 3, 1, 0 make 0..7: divide by 2, 4 .. 128, 1 (SDM vol. 3, figure 10-10). */
+static u32 timer_divide_shift(const struct vlapic *l)
+{
+    u32 tdcr = l->reg[VLAPIC_REG_TDCR];
+
+    return (((tdcr & 3) | (tdcr & 8) >> 1) + 1) & 7;
+}
+
+static void timer_stop(struct vlapic *l)
+{
+    l->timer_deadline = VLAPIC_NEVER;
+    l->tsc_deadline = 0;
+}
+
+/* Counts down from `count`, then periodically from TMICT. The APIC's bus clock is 1 GHz. */
+static void timer_count(struct vlapic *l, u32 count, u64 now)
+{
+    u64 initial = l->reg[VLAPIC_REG_TMICT];
+    u32 shift = timer_divide_shift(l);
+
+    timer_stop(l);
+    if (!initial)
+        return;
+    l->timer_period = scale(MAX(initial << shift, VLAPIC_MIN_PERIOD_NS), l->tsc_per_ns);
+    l->timer_period = MAX(l->timer_period, 1);
+    l->timer_deadline = now + scale((u64)count << shift, l->tsc_per_ns);
+}
+
+/* Arms for a guest TSC value. What can't be expressed in host TSC is too far away to come. */
+static void timer_arm_tsc(struct vlapic *l, u64 guest_deadline, u64 now)
+{
+    u64 guest_now = now + l->tsc_offset;
+
+    timer_stop(l);
+    if (!guest_deadline)
+        return;
+    l->tsc_deadline = guest_deadline;
+    if (guest_deadline <= guest_now)
+        l->timer_deadline = now;
+    else if (__builtin_add_overflow(now, guest_deadline - guest_now, &l->timer_deadline))
+        l->timer_deadline = VLAPIC_NEVER;
+}
+
+/* The value of TMCCT: 0 only when nothing is left, for a saved timer must still expire. */
+static u32 timer_current(const struct vlapic *l, u64 now)
+{
+    u64 left = l->timer_deadline - now;
+    u64 count;
+
+    if (l->timer_deadline == VLAPIC_NEVER || timer_mode(l) == TIMER_TSC)
+        return 0;
+    if (now >= l->timer_deadline) {
+        if (timer_mode(l) != TIMER_PERIODIC)
+            return 0;
+        left = l->timer_period - (now - l->timer_deadline) % l->timer_period;
+    }
+    count = (scale(left, l->ns_per_tsc) >> timer_divide_shift(l)) + 1;
+    return (u32)MIN(count, l->reg[VLAPIC_REG_TMICT]);
+}
+
+bool vlapic_timer_fire(struct vlapic *l, u64 now)
+{
+    u64 late = now - l->timer_deadline;
+
+    if (now < l->timer_deadline)
+        return false;
+    if (timer_mode(l) == TIMER_PERIODIC)
+        l->timer_deadline += (late / l->timer_period + 1) * l->timer_period;
+    else
+        timer_stop(l);
+    if (!lvt_raise(l, VLAPIC_REG_LVT_TIMER))
+        error_raise(l, ESR_RECV_VEC);
+    return true;
+}
+
+void vlapic_tsc_offset_changed(struct vlapic *l, u64 offset, u64 now)
+{
+    l->tsc_offset = offset;
+    if (l->tsc_deadline)
+        timer_arm_tsc(l, l->tsc_deadline, now);
+}
+
+/* Going into or out of TSC-deadline mode disarms the timer; going between the others lets it run
+ * (SDM vol. 3, 10.5.4 and 10.5.4.1). */
+static void timer_write_lvt(struct vlapic *l, u32 value)
+{
+    u32 changed = value ^ l->reg[VLAPIC_REG_LVT_TIMER];
+
+    reg_set(l, VLAPIC_REG_LVT_TIMER, value);
+    if (changed & LVT_TSC) {
+        timer_stop(l);
+        reg_set(l, VLAPIC_REG_TMICT, 0);
+    }
+}
+
+/* What is left is counted at the new rate. */
+static void timer_write_divide(struct vlapic *l, u32 value, u64 now)
+{
+    u32 count = timer_current(l, now);
+
+    reg_set(l, VLAPIC_REG_TDCR, value);
+    if (l->timer_deadline != VLAPIC_NEVER && timer_mode(l) != TIMER_TSC)
+        timer_count(l, count, now);
+}
+
+static void timer_write_initial(struct vlapic *l, u32 value, u64 now)
+{
+    if (timer_mode(l) == TIMER_TSC)
+        return;
+    reg_set(l, VLAPIC_REG_TMICT, value);
+    timer_count(l, value, now);
+}
+
+/* ---- reset and modes ---- */
+
+/* An x2APIC's logical id follows from its id (SDM vol. 3, 10.12.10.2). */
+static u32 x2apic_ldr(u32 id)
+{
+    return (id >> 4) << 16 | 1u << (id & 0xf);
+}
+
+static void registers_reset(struct vlapic *l)
+{
+    vlapic_sync(l);
+    for (u32 i = 0; i < VLAPIC_REGS; i++)
+        reg_set(l, i, 0);
+    l->isr_words = 0;
+    l->irr_words = 0;
+    l->esr_pending = 0;
+    reg_set(l, VLAPIC_REG_DFR, rules[VLAPIC_REG_DFR].holds);
+    reg_set(l, VLAPIC_REG_SVR, 0xff);
+    lvt_mask_all(l);
+    /* The wire from the PIC is open from the start, as in KVM: not every firmware opens it. */
+    if (l->base & APIC_BASE_BSP)
+        reg_set(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT << 8);
+    timer_stop(l);
+}
+
+static void base_set(struct vlapic *l, u64 base)
+{
+    __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
+}
+
+void vlapic_reset(struct vlapic *l, bool init)
+{
+    if (!init)
+        base_set(l, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP));
+    registers_reset(l);
+}
+
+void vlapic_init(struct vlapic *l, u32 id, bool bsp, u32 tsc_khz)
+{
+    ASSERT(tsc_khz);
+    memset(l, 0, sizeof(*l));
+    l->id = id;
+    l->base = bsp ? APIC_BASE_BSP : 0;
+    l->tsc_per_ns = ((u64)tsc_khz << 32) / 1000000;
+    l->ns_per_tsc = (1000000ull << 32) / tsc_khz;
+    vlapic_reset(l, false);
+}
+
+/* SDM vol. 3, figure 10-27. */
+static bool base_legal(enum vlapic_mode from, u64 value, bool host)
+{
+    u64 enable = value & (APIC_BASE_ENABLE | APIC_BASE_EXTD);
+    u64 allowed = APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD;
+
+    if ((value & ~allowed) != APIC_BASE_ADDRESS || enable == APIC_BASE_EXTD)
+        return false;
+    if (host)
+        return true;
+    return !(from == VLAPIC_DISABLED && (enable & APIC_BASE_EXTD)) &&
+           !(from == VLAPIC_X2APIC && enable == APIC_BASE_ENABLE);
+}
+
+int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect *e)
+{
+    enum vlapic_mode from = vlapic_mode(l);
+
+    e->flags = 0;
+    if (!base_legal(from, value, host))
+        return -E_INVAL;
+    base_set(l, value);
+    if (vlapic_mode(l) == from)
+        return 0;
+    reg_set(l, VLAPIC_REG_ICR2, 0);
+    e->flags = VLAPIC_MODE | VLAPIC_DEST;
+    if (vlapic_mode(l) == VLAPIC_DISABLED) {
+        registers_reset(l);
+        e->flags |= VLAPIC_TIMER | VLAPIC_SVR | VLAPIC_LVT | VLAPIC_TPR;
+    }
+    return 0;
+}
+
+/* ---- register reads and writes ---- */
+
+static u32 reg_read(struct vlapic *l, u32 reg, u64 now)
+{
+    switch (reg) {
+    case VLAPIC_REG_ID:
+        return is_x2apic(l) ? l->id : l->id << 24;
+    case VLAPIC_REG_VERSION:
+        return APIC_VERSION;
+    case VLAPIC_REG_PPR:
+        return vlapic_ppr(l);
+    case VLAPIC_REG_LDR:
+        return is_x2apic(l) ? x2apic_ldr(l->id) : l->reg[reg];
+    case VLAPIC_REG_DFR:
+        return l->reg[reg] | ~rules[reg].holds;
+    case VLAPIC_REG_TMCCT:
+        return timer_current(l, now);
+    case VLAPIC_REG_TMR ... VLAPIC_REG_IRR + 7:
+        vlapic_sync(l);
+        break;
+    }
+    return l->reg[reg];
+}
+
+static void self_ipi(struct vlapic *l, u8 vector)
+{
+    if (vector < 16)
+        error_raise(l, ESR_SEND_VEC);
+    else if (vlapic_accepts(l))
+        irr_merge(l, vector / 32, 1u << (vector % 32), 0);
+}
+
+/* ICR was written: what the sender itself does (SDM vol. 3, 10.6.1). */
+static void icr_send(struct vlapic *l, struct vlapic_effect *e)
+{
+    u64 icr = l->reg[VLAPIC_REG_ICR] | (u64)l->reg[VLAPIC_REG_ICR2] << 32;
+    struct apic_msg msg;
+    int error = apic_msg_from_icr(icr, is_x2apic(l), &msg);
+
+    if (error == -E_RANGE)
+        error_raise(l, ESR_SEND_VEC);
+    if (error)
+        return;
+    if (msg.shorthand == APIC_TO_SELF) {
+        self_ipi(l, msg.vector);
+        return;
+    }
+    e->icr = (u32)icr | (u64)msg.dest << 32;
+    e->flags |= VLAPIC_IPI;
+}
+
+static void eoi_write(struct vlapic *l, struct vlapic_effect *e)
+{
+    int vector = vlapic_eoi(l);
+
+    if (vector >= 0) {
+        e->eoi_vector = (u8)vector;
+        e->flags |= VLAPIC_EOI;
+    }
+}
+
+/* Software-disabling masks the LVT (SDM vol. 3, 10.4.7.2). */
+static void svr_write(struct vlapic *l, u32 value, struct vlapic_effect *e)
+{
+    reg_set(l, VLAPIC_REG_SVR, value);
+    if (value & APIC_SVR_ENABLE)
+        return;
+    lvt_mask_all(l);
+    e->flags |= VLAPIC_LVT;
+}
+
+/* Timer mode 3 is reserved; where it can't be refused it counts as mode 2. */
+static u32 reg_held(u32 reg, u32 value)
+{
+    value &= rules[reg].holds;
+    if (reg == VLAPIC_REG_LVT_TIMER && (value & LVT_TSC))
+        value &= ~(LVT_TIMER_MODE ^ LVT_TSC);
+    return value;
+}
+
+/* The value has been checked, or cut down by reg_held(). */
+static void reg_write(struct vlapic *l, u32 reg, u32 value, u64 now, struct vlapic_effect *e)
+{
+    e->flags |= rules[reg].effect;
+    if ((rules[reg].effect & VLAPIC_LVT) && !(l->reg[VLAPIC_REG_SVR] & APIC_SVR_ENABLE))
+        value |= APIC_LVT_MASKED;
+    switch (reg) {
+    case VLAPIC_REG_EOI:
+        eoi_write(l, e);
+        break;
+    case VLAPIC_REG_SVR:
+        svr_write(l, value, e);
+        break;
+    case VLAPIC_REG_ESR:
+        reg_set(l, reg, l->esr_pending);
+        l->esr_pending = 0;
+        break;
+    case VLAPIC_REG_ICR:
+        reg_set(l, reg, value);
+        icr_send(l, e);
+        break;
+    case VLAPIC_REG_LVT_TIMER:
+        timer_write_lvt(l, value);
+        break;
+    case VLAPIC_REG_TMICT:
+        timer_write_initial(l, value, now);
+        break;
+    case VLAPIC_REG_TDCR:
+        timer_write_divide(l, value, now);
+        break;
+    case VLAPIC_REG_SELF_IPI:
+        self_ipi(l, (u8)value);
+        break;
+    default:
+        reg_set(l, reg, value);
+    }
+}
+
+/* The register at an offset of the page; one that does not exist is noted in ESR. */
+static const struct reg_rule *mmio_rule(struct vlapic *l, u32 offset)
+{
+    u32 reg = offset >> 4;
+
+    if (reg < VLAPIC_REGS && (rules[reg].access & ~X2_WR))
+        return &rules[reg];
+    error_raise(l, ESR_REGISTER);
+    return NULL;
+}
+
+u32 vlapic_mmio_read(struct vlapic *l, u32 offset, u64 now)
+{
+    if (!mmio_rule(l, offset) || (offset & 0xf) > 3)
+        return 0;
+    return reg_read(l, offset >> 4, now) >> (offset & 3) * 8;
+}
+
+void vlapic_mmio_write(struct vlapic *l, u32 offset, u32 value, u64 now, struct vlapic_effect *e)
+{
+    const struct reg_rule *rule = mmio_rule(l, offset);
+
+    e->flags = 0;
+    if (rule && !(offset & 0xf) && (rule->access & (WR | X_WR)))
+        reg_write(l, offset >> 4, reg_held(offset >> 4, value), now, e);
+}
+
+static int x2apic_read(struct vlapic *l, u32 reg, u64 now, u64 *value)
+{
+    if (!is_x2apic(l) || reg >= VLAPIC_REGS || !(rules[reg].access & RD))
+        return -E_INVAL;
+    *value = reg_read(l, reg, now);
+    if (reg == VLAPIC_REG_ICR)
+        *value |= (u64)l->reg[VLAPIC_REG_ICR2] << 32;
+    return 0;
+}
+
+int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value)
+{
+    if (msr == MSR_TSC_DEADLINE)
+        *value = l->tsc_deadline;
+    else if (msr == MSR_APIC_BASE)
+        *value = l->base;
+    else if (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST)
+        return x2apic_read(l, msr - MSR_X2APIC, now, value);
+    else
+        return -E_INVAL;
+    return 0;
+}
+
+static int x2apic_write(struct vlapic *l, u32 reg, u64 value, u64 now, struct vlapic_effect *e)
+{
+    const struct reg_rule *rule;
+
+    if (!is_x2apic(l) || reg >= VLAPIC_REGS)
+        return -E_INVAL;
+    rule = &rules[reg];
+    if (!(rule->access & (WR | X2_WR)) || ((u32)value & ~(rule->holds | rule->ignored)))
+        return -E_INVAL;
+    if (reg == VLAPIC_REG_ICR)
+        reg_set(l, VLAPIC_REG_ICR2, (u32)(value >> 32));
+    else if (value >> 32)
+        return -E_INVAL;
+    if (reg == VLAPIC_REG_LVT_TIMER && (value & LVT_TIMER_MODE) == LVT_TIMER_MODE)
+        return -E_INVAL;
+    reg_write(l, reg, (u32)value & rule->holds, now, e);
+    return 0;
+}
+
+int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapic_effect *e)
+{
+    e->flags = 0;
+    if (msr == MSR_X2APIC + VLAPIC_REG_EOI && !value && is_x2apic(l)) {
+        eoi_write(l, e);
+        return 0;
+    }
+    if (msr == MSR_TSC_DEADLINE) {
+        if (timer_mode(l) != TIMER_TSC)
+            return 0;
+        timer_arm_tsc(l, value, now);
+        e->flags = VLAPIC_TIMER;
+        return 0;
+    }
+    if (msr == MSR_APIC_BASE)
+        return vlapic_set_base(l, value, false, e);
+    if (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)
+        return -E_INVAL;
+    return x2apic_write(l, msr - MSR_X2APIC, value, now, e);
+}
+
+/* ---- saved state ---- */
+
+void vlapic_get_state(struct vlapic *l, u8 page[VLAPIC_STATE_BYTES], u64 now)
+{
+    vlapic_timer_fire(l, now);
+    vlapic_sync(l);
+    memset(page, 0, VLAPIC_STATE_BYTES);
+    for (u32 i = 0; i < VLAPIC_REGS; i++) {
+        u32 value = i == VLAPIC_REG_ID ? l->id << 24 : reg_read(l, i, now);
+
+        memcpy(page + i * 16, &value, sizeof(value));
+    }
+}
+
+static u8 words_in_use(u32 *set)
+{
+    u8 words = 0;
+
+    set[0] &= 0xffff0000; /* vectors below 16 are no interrupts */
+    for (u32 i = 0; i < 8; i++)
+        words |= (u8)((set[i] != 0) << i);
+    return words;
+}
+
+void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 now)
+{
+    u32 count = load_u32(page + VLAPIC_REG_TMCCT * 16);
+    u64 tsc_deadline = l->tsc_deadline;
+
+    vlapic_sync(l);
+    for (u32 i = 0; i < VLAPIC_REGS; i++)
+        reg_set(l, i, reg_held(i, load_u32(page + i * 16)));
+    if (is_x2apic(l))
+        reg_set(l, VLAPIC_REG_ICR2, load_u32(page + VLAPIC_REG_ICR2 * 16));
+    reg_set(l, VLAPIC_REG_ESR, page[VLAPIC_REG_ESR * 16]);
+    words_in_use(&l->reg[VLAPIC_REG_TMR]);
+    l->isr_words = words_in_use(&l->reg[VLAPIC_REG_ISR]);
+    l->irr_words = words_in_use(&l->reg[VLAPIC_REG_IRR]);
+    l->esr_pending = 0;
+    if (timer_mode(l) == TIMER_TSC)
+        timer_arm_tsc(l, tsc_deadline, now);
+    else if (count || timer_mode(l) == TIMER_PERIODIC)
+        timer_count(l, MIN(count, l->reg[VLAPIC_REG_TMICT]), now);
+    else
+        timer_stop(l);
+}
+
+/* ---- destinations and messages ---- */
+
+static bool logical_match(u32 ldr, u32 dfr, u32 dest)
+{
+    u32 id = ldr >> 24;
+
+    if (dest > 0xff)
+        return false;
+    if (dfr >> 28 == 0xf)
+        return id & dest;
+    return dfr >> 28 == 0 && id >> 4 == dest >> 4 && (id & dest & 0xf);
+}
+
+bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
+{
+    enum vlapic_mode mode = vlapic_mode(l);
+    u32 x2ldr = x2apic_ldr(l->id);
+
+    if (mode == VLAPIC_DISABLED)
+        return false;
+    if (dest == APIC_DEST_ALL)
+        return true;
+    if (!logical)
+        return dest == l->id;
+    if (mode == VLAPIC_X2APIC)
+        return x2ldr >> 16 == dest >> 16 && (x2ldr & dest & 0xffff);
+    return logical_match(reg_get(l, VLAPIC_REG_LDR), reg_get(l, VLAPIC_REG_DFR), dest);
+}
+
+static int msg_check(const struct apic_msg *msg)
+{
+    if (msg->mode == APIC_RESERVED)
+        return -E_INVAL;
+    return msg->mode <= APIC_LOWEST && msg->vector < 16 ? -E_RANGE : 0;
+}
+
+int apic_msg_from_icr(u64 icr, bool x2apic, struct apic_msg *msg)
+{
+    u32 dest = (u32)(icr >> 32);
+
+    if (!x2apic)
+        dest = dest >> 24 == 0xff ? APIC_DEST_ALL : dest >> 24;
+    /* The trigger mode means nothing but in INIT de-assert, which no processor knows any more. */
+    *msg = (struct apic_msg){.dest = dest,
+                             .mode = (icr >> 8) & 7,
+                             .vector = (u8)icr,
+                             .shorthand = (icr >> 18) & 3,
+                             .logical = icr & BIT(11)};
+    if (msg->mode == APIC_EXTINT)
+        return -E_INVAL;
+    if (msg->mode == APIC_INIT && (icr & BIT(15)) && !(icr & BIT(14)))
+        return -E_INVAL;
+    /* SDM vol. 3, table 10-3: to oneself only fixed. */
+    if (msg->shorthand == APIC_TO_SELF && msg->mode != APIC_FIXED)
+        return -E_INVAL;
+    return msg_check(msg);
+}
+
+int apic_msg_from_msi(u64 addr, u32 data, struct apic_msg *msg)
+{
+    u32 dest = (u32)(addr >> 12 & 0xff) | (u32)(addr >> 32 & 0xffffff00);
+
+    *msg = (struct apic_msg){.dest = dest == 0xff ? APIC_DEST_ALL : dest,
+                             .mode = (data >> 8) & 7,
+                             .vector = (u8)data,
+                             .logical = addr & BIT(2),
+                             .level = data & BIT(15)};
+    /* The redirection hint asks for one of those that the destination covers. */
+    if ((addr & BIT(3)) && msg->mode == APIC_FIXED)
+        msg->mode = APIC_LOWEST;
+    return (addr & 0xfffff00000ull) == APIC_BASE_ADDRESS ? msg_check(msg) : -E_INVAL;
+}
