@@ -1,0 +1,756 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Run queues: proportional share by virtual runtime, wake-ups, work stealing, handoff, timers. */
+#include "core/sched.h"
+
+#include "core/errno.h"
+#include "core/lib.h"
+#include "core/panic.h"
+
+#define STEAL_SCAN 64 /* entities looked at in a queue for one that may move */
+
+static struct {
+    u64 latency;   /* everybody in a queue runs once within this, if slices allow */
+    u64 min_slice; /* and how far ahead another must be to preempt */
+    u64 boost;     /* what a sleeper can save up, in vruntime */
+} params;
+
+static struct runqueue *queues[SCHED_MAX_CPUS];
+static u64 online_cpus[SCHED_CPU_WORDS];
+static u64 idle_cpus[SCHED_CPU_WORDS] ALIGNED(64); /* hints: runqueue.idle decides */
+
+/* ---- processors
+ * ---------------------------------------------------------------------------------- */
+
+static u64 load_word(const u64 *word)
+{
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+static inline bool test_cpu(const u64 *mask, u32 cpu)
+{
+    return load_word(&mask[cpu / 64]) & BIT(cpu % 64);
+}
+
+/* The first processor that is in both masks, or SCHED_NO_KICK. */
+static int first_cpu(const u64 *a, const u64 *b)
+{
+    for (u32 i = 0; i < SCHED_CPU_WORDS; i++) {
+        u64 both = load_word(&a[i]) & load_word(&b[i]);
+
+        if (both)
+            return (int)(i * 64) + __builtin_ctzll(both);
+    }
+    return SCHED_NO_KICK;
+}
+
+static void set_idle(struct runqueue *rq, bool idle)
+{
+    u64 bit = BIT(rq->cpu % 64);
+
+    if (rq->idle == idle)
+        return;
+    rq->idle = idle;
+    if (idle)
+        __atomic_fetch_or(&idle_cpus[rq->cpu / 64], bit, __ATOMIC_SEQ_CST);
+    else
+        __atomic_fetch_and(&idle_cpus[rq->cpu / 64], ~bit, __ATOMIC_SEQ_CST);
+}
+
+void sched_init(u64 tsc_khz)
+{
+    memset(queues, 0, sizeof(queues));
+    memset(online_cpus, 0, sizeof(online_cpus));
+    memset(idle_cpus, 0, sizeof(idle_cpus));
+    params.latency = tsc_khz * 6;
+    params.min_slice = tsc_khz / 2;
+    params.boost = tsc_khz * 3;
+}
+
+void sched_add_cpu(struct runqueue *rq, u32 cpu)
+{
+    ASSERT(cpu < SCHED_MAX_CPUS && !queues[cpu]);
+    memset(rq, 0, sizeof(*rq));
+    rq->cpu = cpu;
+    rq->kick = SCHED_NO_KICK;
+    queues[cpu] = rq;
+    online_cpus[cpu / 64] |= BIT(cpu % 64);
+}
+
+/* ---- entities and the queue that they belong to
+ * -------------------------------------------------- */
+
+static void set_state(struct sched_entity *e, enum sched_state state)
+{
+    __atomic_store_n(&e->state, state, __ATOMIC_RELEASE);
+}
+
+static u32 flags_of(const struct sched_entity *e)
+{
+    return __atomic_load_n(&e->flags, __ATOMIC_ACQUIRE);
+}
+
+static void clear_flags(struct sched_entity *e, u32 flags)
+{
+    if (flags_of(e) & flags)
+        __atomic_fetch_and(&e->flags, ~flags, __ATOMIC_SEQ_CST);
+}
+
+void sched_entity_init(struct sched_entity *e, u32 cpu)
+{
+    ASSERT(cpu < SCHED_MAX_CPUS && queues[cpu]);
+    memset(e, 0, sizeof(*e));
+    memset(e->affinity, 0xff, sizeof(e->affinity));
+    e->weight = SCHED_WEIGHT_DEFAULT;
+    e->inverse = BIT(42) / SCHED_WEIGHT_DEFAULT;
+    e->cpu = cpu;
+    e->flags = SCHED_F_TRANSIT;
+}
+
+/* Begins a move to another processor: once rq's lock is released, the entity is that one's,
+ * wherever it is looked at first. So a move never needs two locks. */
+static void depart(struct runqueue *rq, struct sched_entity *e, u32 cpu)
+{
+    u32 flags = SCHED_F_TRANSIT;
+
+    if (heap_queued(&e->timer)) {
+        heap_remove(&rq->timers, &e->timer);
+        flags |= SCHED_F_TIMER;
+    }
+    e->vruntime -= rq->min_vruntime;
+    __atomic_fetch_or(&e->flags, flags, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&e->cpu, cpu, __ATOMIC_RELEASE);
+}
+
+static void arrive(struct runqueue *rq, struct sched_entity *e)
+{
+    u32 flags = flags_of(e);
+
+    if (likely(!(flags & SCHED_F_TRANSIT)))
+        return;
+    e->vruntime += rq->min_vruntime;
+    if (flags & SCHED_F_TIMER)
+        heap_insert(&rq->timers, &e->timer, e->timer.key);
+    clear_flags(e, SCHED_F_TRANSIT | SCHED_F_TIMER);
+}
+
+/* Locks the queue that the entity belongs to. Another turn means that the entity has moved
+ * meanwhile, so another processor got on. */
+static struct runqueue *lock_home(struct sched_entity *e)
+{
+    for (;;) {
+        u32 cpu = sched_cpu(e);
+        struct runqueue *rq = queues[cpu];
+
+        spin_lock(&rq->lock);
+        if (likely(e->cpu == cpu)) {
+            arrive(rq, e);
+            return rq;
+        }
+        spin_unlock(&rq->lock);
+    }
+}
+
+/* ---- virtual time (rq's lock held)
+ * --------------------------------------------------------------- */
+
+static u64 scale(u64 ticks, u64 inverse)
+{
+    return (u64)(((unsigned __int128)ticks * inverse) >> 32);
+}
+
+/* False where another processor's TSC has been ahead: then it is charged later. */
+static inline bool charge(const struct runqueue *rq, struct sched_entity *e, u64 now)
+{
+    u64 ran = now - rq->run_start;
+
+    if (unlikely((s64)ran <= 0))
+        return false;
+    e->run_tsc += ran;
+    e->vruntime += scale(ran, e->inverse);
+    return true;
+}
+
+static inline void raise_min(struct runqueue *rq, u64 vruntime)
+{
+    if (heap_before(rq->min_vruntime, vruntime))
+        rq->min_vruntime = vruntime;
+}
+
+static void account(struct runqueue *rq, u64 now)
+{
+    const struct heap_node *first = heap_first(&rq->queue);
+    struct sched_entity *e = rq->curr;
+
+    if (!e || !charge(rq, e, now))
+        return;
+    rq->run_start = now;
+    raise_min(rq, first && heap_before(first->key, e->vruntime) ? first->key : e->vruntime);
+}
+
+/* A sleeper keeps at most the boost. It can't be further ahead than when it went to sleep: then it
+ * has slept through half of the numbers. */
+static inline void limit_boost(const struct runqueue *rq, struct sched_entity *e)
+{
+    s64 ahead = (s64)(e->vruntime - rq->min_vruntime);
+
+    if (ahead < -(s64)params.boost || ahead > e->lag)
+        e->vruntime = rq->min_vruntime - params.boost;
+}
+
+/* Whether e takes curr's place before the slice ends: it is behind by what a minimum slice costs
+ * it, so a heavy one does sooner. */
+static bool preempts(const struct sched_entity *e, const struct sched_entity *curr)
+{
+    s64 behind = (s64)(curr->vruntime - e->vruntime);
+
+    return behind > 0 && (u64)behind > scale(params.min_slice, e->inverse);
+}
+
+/* curr's share of the time in which everybody has a turn. */
+static u64 slice_of(const struct runqueue *rq)
+{
+    u64 period = MAX(params.latency, rq->nr * params.min_slice);
+    u64 weight = rq->curr->weight;
+
+    return MAX(params.min_slice, period * weight / (rq->weight + weight));
+}
+
+static u64 slice_end(const struct runqueue *rq)
+{
+    if (!rq->curr || !heap_first(&rq->queue))
+        return SCHED_NEVER;
+    return rq->slice_start + slice_of(rq);
+}
+
+static u64 next_event(const struct runqueue *rq)
+{
+    u64 end = slice_end(rq);
+
+    return heap_first(&rq->timers) ? MIN(heap_first(&rq->timers)->key, end) : end;
+}
+
+/* ---- in and out of a queue (rq's lock held)
+ * ------------------------------------------------------ */
+
+static void set_nr(struct runqueue *rq, u32 nr)
+{
+    __atomic_store_n(&rq->nr, nr, __ATOMIC_RELAXED); /* other processors look at it */
+}
+
+static void enqueue(struct runqueue *rq, struct sched_entity *e)
+{
+    set_state(e, SCHED_RUNNABLE);
+    rq->weight += e->weight;
+    heap_insert(&rq->queue, &e->node, e->vruntime);
+}
+
+static void dequeue(struct runqueue *rq, struct sched_entity *e)
+{
+    rq->weight -= e->weight;
+    heap_remove(&rq->queue, &e->node);
+}
+
+/* RUNNABLE or RUNNING to STOPPED or BLOCKED. */
+static void leave(struct runqueue *rq, struct sched_entity *e, enum sched_state state)
+{
+    if (e->state == SCHED_RUNNABLE) {
+        dequeue(rq, e);
+    } else {
+        rq->curr = NULL;
+        rq->decided = false;
+    }
+    set_nr(rq, rq->nr - 1);
+    e->lag = (s64)(e->vruntime - rq->min_vruntime);
+    clear_flags(e, SCHED_F_WAKE | SCHED_F_STOP);
+    set_state(e, state);
+}
+
+/* BLOCKED to RUNNABLE. Returns a kick. */
+static int activate(struct runqueue *rq, struct sched_entity *e, u64 now)
+{
+    account(rq, now);
+    limit_boost(rq, e);
+    enqueue(rq, e);
+    set_nr(rq, rq->nr + 1);
+    if (rq->idle) {
+        set_idle(rq, false);
+        return (int)rq->cpu;
+    }
+    if (rq->curr && (preempts(e, rq->curr) || next_event(rq) < rq->armed))
+        return (int)rq->cpu;
+    return SCHED_NO_KICK; /* without curr, it is about to decide */
+}
+
+/* Where e should run: on `cpu`, if that may be and it's idle or no other is. */
+static u32 choose_cpu(const struct sched_entity *e, u32 cpu)
+{
+    bool allowed = test_cpu(e->affinity, cpu);
+    int other;
+
+    if (allowed && test_cpu(idle_cpus, cpu))
+        return cpu;
+    other = first_cpu(e->affinity, idle_cpus);
+    if (other < 0 && !allowed)
+        other = first_cpu(e->affinity, online_cpus);
+    return other < 0 ? cpu : (u32)other;
+}
+
+/* Whether e, BLOCKED, can leave rq. If it can't, but must, sched_release() will finish what place()
+ * began. */
+static bool can_leave(const struct runqueue *rq, struct sched_entity *e)
+{
+    if (!(flags_of(e) & SCHED_F_LOADED))
+        return true;
+    if (test_cpu(e->affinity, rq->cpu))
+        return false;
+    if (__atomic_fetch_or(&e->flags, SCHED_F_WAKE, __ATOMIC_SEQ_CST) & SCHED_F_LOADED)
+        return false;
+    clear_flags(e, SCHED_F_WAKE);
+    return true;
+}
+
+/* Makes e, BLOCKED in rq, RUNNABLE on `cpu` or where else it's better. Releases rq's lock; returns
+ * a kick. If e is no longer BLOCKED after a move, somebody else has decided about it since. */
+static int place(struct runqueue *rq, struct sched_entity *e, u32 cpu, u64 now)
+{
+    int kick = SCHED_NO_KICK;
+
+    cpu = choose_cpu(e, cpu);
+    while (cpu != rq->cpu && can_leave(rq, e)) {
+        account(rq, now);
+        depart(rq, e, cpu);
+        spin_unlock(&rq->lock);
+        rq = lock_home(e);
+        if (e->state != SCHED_BLOCKED)
+            goto out;
+        cpu = test_cpu(e->affinity, rq->cpu) ? rq->cpu : choose_cpu(e, rq->cpu);
+    }
+    if (test_cpu(e->affinity, rq->cpu))
+        kick = activate(rq, e, now);
+out:
+    spin_unlock(&rq->lock);
+    return kick;
+}
+
+/* ---- transitions
+ * --------------------------------------------------------------------------------- */
+
+int sched_set_weight(struct sched_entity *e, u32 weight, u64 now)
+{
+    struct runqueue *rq;
+
+    if (weight < SCHED_WEIGHT_MIN || weight > SCHED_WEIGHT_MAX)
+        return -E_INVAL;
+    rq = lock_home(e);
+    account(rq, now);
+    if (e->state == SCHED_RUNNABLE)
+        rq->weight += weight - (u64)e->weight;
+    e->weight = weight;
+    e->inverse = BIT(42) / weight;
+    spin_unlock(&rq->lock);
+    return 0;
+}
+
+int sched_set_affinity(struct sched_entity *e, const u64 affinity[SCHED_CPU_WORDS], u64 now)
+{
+    struct runqueue *rq;
+    int kick = SCHED_NO_KICK;
+
+    if (first_cpu(affinity, online_cpus) < 0)
+        return -E_INVAL;
+    rq = lock_home(e);
+    for (u32 i = 0; i < SCHED_CPU_WORDS; i++)
+        __atomic_store_n(&e->affinity[i], affinity[i], __ATOMIC_RELAXED);
+    if (!test_cpu(affinity, rq->cpu) && e->state == SCHED_RUNNABLE) {
+        leave(rq, e, SCHED_BLOCKED);
+        return place(rq, e, rq->cpu, now);
+    }
+    if (!test_cpu(affinity, rq->cpu) && e->state == SCHED_RUNNING)
+        kick = (int)rq->cpu;
+    spin_unlock(&rq->lock);
+    return kick;
+}
+
+int sched_start(struct sched_entity *e, u32 cpu, u64 now)
+{
+    struct runqueue *rq = lock_home(e);
+
+    if (e->state != SCHED_STOPPED) {
+        spin_unlock(&rq->lock);
+        return -E_BUSY;
+    }
+    set_state(e, SCHED_BLOCKED);
+    return place(rq, e, cpu, now);
+}
+
+int sched_wake(struct sched_entity *e, u64 now)
+{
+    struct runqueue *rq = lock_home(e);
+    int kick = SCHED_NO_KICK;
+
+    if (e->state == SCHED_BLOCKED)
+        return place(rq, e, rq->cpu, now);
+    if (e->state == SCHED_RUNNING) {
+        __atomic_fetch_or(&e->flags, SCHED_F_WAKE, __ATOMIC_SEQ_CST);
+        kick = (int)rq->cpu;
+    }
+    spin_unlock(&rq->lock);
+    return kick;
+}
+
+bool sched_block(struct sched_entity *e, u64 now)
+{
+    struct runqueue *rq = lock_home(e);
+    bool woken = flags_of(e) & SCHED_F_WAKE;
+
+    ASSERT(rq->curr == e);
+    account(rq, now);
+    if (woken)
+        clear_flags(e, SCHED_F_WAKE);
+    else
+        leave(rq, e, flags_of(e) & SCHED_F_STOP ? SCHED_STOPPED : SCHED_BLOCKED);
+    spin_unlock(&rq->lock);
+    return !woken;
+}
+
+int sched_stop(struct sched_entity *e)
+{
+    struct runqueue *rq = lock_home(e);
+    int ret = 0;
+
+    if (e->state == SCHED_RUNNING) {
+        __atomic_fetch_or(&e->flags, SCHED_F_STOP, __ATOMIC_SEQ_CST);
+        ret = -E_AGAIN;
+    } else if (e->state == SCHED_RUNNABLE) {
+        leave(rq, e, SCHED_STOPPED);
+    } else {
+        clear_flags(e, SCHED_F_WAKE);
+        set_state(e, SCHED_STOPPED);
+    }
+    spin_unlock(&rq->lock);
+    return ret;
+}
+
+/* ---- decisions
+ * ----------------------------------------------------------------------------------- */
+
+/* Brings the account up to date; returns the current entity, if it may go on. rq's lock is held. */
+static struct sched_entity *settle(struct runqueue *rq, u64 now)
+{
+    account(rq, now);
+    if (rq->curr && (flags_of(rq->curr) & SCHED_F_STOP))
+        leave(rq, rq->curr, SCHED_STOPPED);
+    return rq->curr;
+}
+
+bool sched_put(struct sched_entity *e, u64 now)
+{
+    struct runqueue *rq = lock_home(e);
+    bool runs;
+
+    ASSERT(rq->curr == e);
+    runs = settle(rq, now) != NULL;
+    spin_unlock(&rq->lock);
+    return runs;
+}
+
+static inline void set_current(struct runqueue *rq, struct sched_entity *e, u64 now)
+{
+    set_state(e, SCHED_RUNNING);
+    __atomic_store_n(&e->flags, SCHED_F_LOADED,
+                     __ATOMIC_RELAXED); /* no other flag is possible here */
+    e->switches++;
+    rq->curr = e;
+    rq->run_start = now;
+    rq->slice_start = now;
+}
+
+/* Whether curr makes room for the first in the queue. */
+static bool must_yield(const struct runqueue *rq, const struct sched_entity *first, u64 now)
+{
+    if (!heap_before(first->vruntime, rq->curr->vruntime))
+        return false;
+    return now - rq->slice_start >= slice_of(rq) || preempts(first, rq->curr);
+}
+
+/* The current entity or the first in the queue. An idle processor is told about what has to wait.
+ */
+static struct sched_entity *decide(struct runqueue *rq, u64 now)
+{
+    struct heap_node *n = heap_first(&rq->queue);
+    struct sched_entity *first = n ? container_of(n, struct sched_entity, node) : NULL;
+    struct sched_entity *curr = rq->curr;
+
+    if (!first)
+        return curr;
+    if (curr && !must_yield(rq, first, now)) {
+        if (now - rq->slice_start >= slice_of(rq))
+            rq->slice_start = now;
+    } else {
+        dequeue(rq, first);
+        if (curr)
+            enqueue(rq, curr);
+        set_idle(rq, false);
+        set_current(rq, first, now);
+    }
+    n = heap_first(&rq->queue);
+    if (n && rq->kick == SCHED_NO_KICK)
+        rq->kick = first_cpu(container_of(n, struct sched_entity, node)->affinity, idle_cpus);
+    return rq->curr;
+}
+
+/* Takes an entity that may run on `cpu` out of src. It is then BLOCKED, on its way to `cpu`. */
+static struct sched_entity *take_from(struct runqueue *src, u32 cpu, u64 now)
+{
+    struct sched_entity *e = NULL;
+    struct heap_node *n;
+    u32 seen = 0;
+
+    if (__atomic_load_n(&src->nr, __ATOMIC_RELAXED) < 2 || !spin_trylock(&src->lock))
+        return NULL;
+    for (n = heap_first(&src->queue); n && seen < STEAL_SCAN; n = heap_next(n), seen++) {
+        e = container_of(n, struct sched_entity, node);
+        if (test_cpu(e->affinity, cpu) && !(flags_of(e) & SCHED_F_LOADED))
+            break;
+        e = NULL;
+    }
+    if (e && src->nr >= 2) {
+        account(src, now);
+        leave(src, e, SCHED_BLOCKED);
+        depart(src, e, cpu);
+    } else {
+        e = NULL;
+    }
+    spin_unlock(&src->lock);
+    return e;
+}
+
+/* Takes an entity for processor `cpu` from the longest queue, else from any. A queue with one
+ * entity keeps it: its processor runs it or is on the way to it. */
+static struct sched_entity *steal(u32 cpu, u64 now)
+{
+    struct runqueue *longest = NULL;
+    struct sched_entity *e;
+    u32 most = 1;
+
+    for (u32 i = 0; i < SCHED_MAX_CPUS; i++) {
+        u32 nr = queues[i] ? __atomic_load_n(&queues[i]->nr, __ATOMIC_RELAXED) : 0;
+
+        if (i != cpu && nr > most) {
+            most = nr;
+            longest = queues[i];
+        }
+    }
+    e = longest ? take_from(longest, cpu, now) : NULL;
+    for (u32 i = 0; i < SCHED_MAX_CPUS && longest && !e; i++)
+        if (i != cpu && queues[i])
+            e = take_from(queues[i], cpu, now);
+    return e;
+}
+
+/* Nothing is left in rq, whose lock is held and kept. The processor says that it's idle before it
+ * looks around, so that what comes after that look comes here. */
+static struct sched_entity *go_idle(struct runqueue *rq, u64 now)
+{
+    struct sched_entity *e;
+
+    set_idle(rq, true);
+    spin_unlock(&rq->lock);
+    e = rq->kick == SCHED_NO_KICK ? steal(rq->cpu, now) : NULL; /* only one kick can be told */
+    if (e)
+        rq->kick = sched_wake(e, now);
+    spin_lock(&rq->lock);
+    e = decide(rq, now);
+    if (!e)
+        set_idle(rq, true);
+    return e;
+}
+
+struct sched_entity *sched_choose(struct runqueue *rq, u64 now)
+{
+    struct sched_entity *e;
+
+    rq->kick = SCHED_NO_KICK;
+    spin_lock(&rq->lock);
+    e = settle(rq, now);
+    if (e && unlikely(!test_cpu(e->affinity, rq->cpu))) {
+        leave(rq, e, SCHED_BLOCKED);
+        rq->kick = place(rq, e, rq->cpu, now);
+        spin_lock(&rq->lock);
+    }
+    e = decide(rq, now);
+    if (!e)
+        e = go_idle(rq, now);
+    spin_unlock(&rq->lock);
+    if (rq->kick == (s32)rq->cpu)
+        rq->kick = SCHED_NO_KICK;
+    return e;
+}
+
+int sched_release(struct sched_entity *e, u64 now)
+{
+    u32 old = __atomic_fetch_and(&e->flags, ~SCHED_F_LOADED, __ATOMIC_SEQ_CST);
+    struct runqueue *rq;
+
+    if (sched_state(e) == SCHED_RUNNABLE)
+        return first_cpu(e->affinity, idle_cpus);
+    if (likely(!(old & SCHED_F_WAKE)))
+        return SCHED_NO_KICK;
+    rq = lock_home(e);
+    if (e->state == SCHED_BLOCKED && (flags_of(e) & SCHED_F_WAKE)) {
+        clear_flags(e, SCHED_F_WAKE);
+        return place(rq, e, rq->cpu, now);
+    }
+    spin_unlock(&rq->lock);
+    return SCHED_NO_KICK;
+}
+
+/* ---- handoff
+ * ------------------------------------------------------------------------------------- */
+
+/* Puts `to`, if it is in state `was` here, in the place of `from`, which gets `state`, without the
+ * queue. False where that is not to be had. rq's lock is held. */
+static inline bool swap(struct runqueue *rq, struct sched_entity *from, enum sched_state state,
+                        struct sched_entity *to, enum sched_state was, u64 now)
+{
+    if (heap_first(&rq->queue) || sched_cpu(to) != rq->cpu || to->state != was ||
+        (flags_of(to) & ~SCHED_F_LOADED) || !test_cpu(to->affinity, rq->cpu) ||
+        !charge(rq, from, now))
+        return false;
+    raise_min(rq, from->vruntime);
+    from->lag = (s64)(from->vruntime - rq->min_vruntime);
+    set_state(from, state);
+    limit_boost(rq, to);
+    set_current(rq, to, now);
+    rq->kick = SCHED_NO_KICK;
+    rq->decided = true;
+    return true;
+}
+
+/* Brings `to`, STOPPED elsewhere, to rq. */
+static void pull(struct runqueue *rq, struct sched_entity *to, u64 now)
+{
+    struct runqueue *home = lock_home(to);
+
+    if (to->state == SCHED_STOPPED && home != rq && !(flags_of(to) & SCHED_F_LOADED) &&
+        test_cpu(to->affinity, rq->cpu)) {
+        account(home, now);
+        depart(home, to, rq->cpu);
+    }
+    spin_unlock(&home->lock);
+}
+
+/* The long way; releases rq's lock. */
+static __attribute__((noinline)) int handoff(struct runqueue *rq, struct sched_entity *from,
+                                             struct sched_entity *to, u64 now)
+{
+    u32 flags = flags_of(from);
+    int ret = 0;
+
+    ASSERT(rq->curr == from);
+    if (sched_cpu(to) != rq->cpu) {
+        spin_unlock(&rq->lock);
+        pull(rq, to, now);
+        spin_lock(&rq->lock);
+        flags = flags_of(from);
+    }
+    if (flags & SCHED_F_WAKE) {
+        clear_flags(from, SCHED_F_WAKE);
+        ret = -E_AGAIN;
+    } else if (sched_cpu(to) != rq->cpu || to->state != SCHED_STOPPED ||
+               !test_cpu(to->affinity, rq->cpu)) {
+        ret = -E_BUSY;
+    } else {
+        arrive(rq, to);
+        account(rq, now);
+        leave(rq, from, flags & SCHED_F_STOP ? SCHED_STOPPED : SCHED_BLOCKED);
+        activate(rq, to, now);
+    }
+    spin_unlock(&rq->lock);
+    return ret;
+}
+
+int sched_handoff(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to, u64 now)
+{
+    spin_lock(&rq->lock);
+    if (unlikely((flags_of(from) & (SCHED_F_WAKE | SCHED_F_STOP)) ||
+                 !swap(rq, from, SCHED_BLOCKED, to, SCHED_STOPPED, now)))
+        return handoff(rq, from, to, now);
+    spin_unlock(&rq->lock);
+    return 0;
+}
+
+/* The long way; releases rq's lock. */
+static __attribute__((noinline)) int handback(struct runqueue *rq, struct sched_entity *from,
+                                              struct sched_entity *to, u64 now)
+{
+    ASSERT(rq->curr == from);
+    account(rq, now);
+    leave(rq, from, SCHED_STOPPED);
+    spin_unlock(&rq->lock);
+    return sched_wake(to, now);
+}
+
+int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to, u64 now)
+{
+    spin_lock(&rq->lock);
+    if (unlikely(!swap(rq, from, SCHED_STOPPED, to, SCHED_BLOCKED, now)))
+        return handback(rq, from, to, now);
+    clear_flags(from, SCHED_F_WAKE | SCHED_F_STOP);
+    spin_unlock(&rq->lock);
+    return SCHED_NO_KICK;
+}
+
+/* ---- events
+ * -------------------------------------------------------------------------------------- */
+
+u64 sched_slice_end(struct runqueue *rq)
+{
+    u64 end;
+
+    spin_lock(&rq->lock);
+    end = slice_end(rq);
+    spin_unlock(&rq->lock);
+    return end;
+}
+
+u64 sched_next_event(struct runqueue *rq)
+{
+    u64 event;
+
+    spin_lock(&rq->lock);
+    event = next_event(rq);
+    rq->armed = event;
+    spin_unlock(&rq->lock);
+    return event;
+}
+
+int sched_timer_set(struct sched_entity *e, u64 deadline)
+{
+    struct runqueue *rq = lock_home(e);
+    int kick = SCHED_NO_KICK;
+
+    if (heap_queued(&e->timer))
+        heap_remove(&rq->timers, &e->timer);
+    if (deadline < BIT(63))
+        heap_insert(&rq->timers, &e->timer, deadline);
+    if (next_event(rq) < rq->armed)
+        kick = (int)rq->cpu;
+    spin_unlock(&rq->lock);
+    return kick;
+}
+
+struct sched_entity *sched_timer_expired(struct runqueue *rq, u64 now)
+{
+    struct sched_entity *e = NULL;
+    struct heap_node *n;
+
+    spin_lock(&rq->lock);
+    n = heap_first(&rq->timers);
+    if (n && n->key <= now) {
+        heap_remove(&rq->timers, n);
+        e = container_of(n, struct sched_entity, timer);
+    }
+    spin_unlock(&rq->lock);
+    return e;
+}
