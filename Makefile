@@ -24,7 +24,7 @@ CFLAGS := -std=c11 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=ker
     -O2 -g -fno-omit-frame-pointer -fno-stack-protector -fcf-protection=none -fno-common \
     -fno-strict-aliasing -fno-asynchronous-unwind-tables $(WARNINGS) -Wframe-larger-than=1024 \
     -ffile-prefix-map=$(CURDIR)=. -I. -DSOCLE_VERSION=\"$(VERSION)\"
-NASMFLAGS := -f elf64 -g -F dwarf -I ./ -w+all -Werror
+NASMFLAGS := -f elf64 -g -F dwarf -I ./ -w+all -w-unknown-warning -Werror
 LDFLAGS := -T linker.ld -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=sha1
 
 # Every object also depends on the Makefile, so that a change of flags rebuilds.
@@ -116,10 +116,107 @@ format-check:
 
 unit fuzz: %:
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" tests/check.sh $@
-check: elf
+check: elf $(DOM0_TOP)
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" tests/check.sh unit fuzz format tidy
 
-.PHONY: all clean
-all: elf
-clean:
-	rm -rf $(B)
+# ---- dom0's module and command, the images, the ISO ----------------------------------------------
+IMAGE := dom0-shim/image
+KERNEL_VERSION = $(shell cat $(B)/cache/kernel-version)
+
+$(B)/cache/kernel-version: $(IMAGE)/kernel.sh $(IMAGE)/lib.sh
+	@$(IMAGE)/kernel.sh
+
+# The module needs the headers of exactly the kernel that dom0 runs.
+$(B)/socle.ko: $(B)/cache/kernel-version $(wildcard dom0-shim/kmod/*) $(wildcard core/abi*.h)
+	@$(MAKE) --no-print-directory install-packages PACKAGES=linux-headers-$(KERNEL_VERSION)
+	@echo "  KMOD  $@"
+	@mkdir -p $(B)/kmod
+	@$(MAKE) --no-print-directory -C dom0-shim/kmod BUILD=$(CURDIR)/$(B)/kmod \
+	    KDIR=/usr/src/linux-headers-$(KERNEL_VERSION) >$(B)/kmod.log 2>&1 || \
+	    { grep -A4 'error:' $(B)/kmod.log >&2; tail -n 3 $(B)/kmod.log >&2; exit 1; }
+	@cp $(B)/kmod/socle.ko $@
+
+CTL_SOURCES := $(wildcard dom0-shim/soclectl/*.c)
+$(B)/soclectl: $(CTL_SOURCES) $(wildcard dom0-shim/soclectl/*.h core/abi*.h dom0-shim/*.h)
+	@echo "  CC    $@"
+	@gcc -std=gnu11 -O2 -g -static $(WARNINGS) -I. -DSOCLE_VERSION=\"$(VERSION)\" -o $@ $(CTL_SOURCES)
+
+GUEST := $(B)/guest/vmlinuz $(B)/guest/initrd.img $(B)/guest/disk.img
+$(GUEST) &: $(B)/cache/kernel-version $(addprefix $(IMAGE)/,guest.sh guest-init guest-rc guest-grub.cfg common lib.sh)
+	@mkdir -p $(B)/guest
+	@$(IMAGE)/guest.sh
+
+$(B)/dom0/vmlinuz $(B)/dom0/base.img &: $(GUEST) $(IMAGE)/dom0.sh $(IMAGE)/lib.sh
+	@$(IMAGE)/dom0.sh base
+
+# Sources that are not there yet make an image without their program; sources that do not build stop it.
+DOM0_TOP := $(if $(wildcard dom0-shim/kmod/Kbuild),$(B)/socle.ko) $(if $(CTL_SOURCES),$(B)/soclectl)
+$(B)/dom0/initrd.img: $(B)/dom0/base.img $(DOM0_TOP) $(wildcard $(IMAGE)/dom0-* $(IMAGE)/socle-*) $(IMAGE)/common
+	@$(IMAGE)/dom0.sh initrd
+
+DOM0_CMDLINE ?= console=tty0 console=ttyS0 quiet cryptomgr.notests
+$(B)/socle.iso: $(B)/socle.elf $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(IMAGE)/mkiso.sh Makefile
+	@echo "  ISO   $@"
+	@$(IMAGE)/mkiso.sh $@ '$(DOM0_CMDLINE)'
+
+.PHONY: kmod soclectl images iso
+kmod: $(B)/socle.ko
+soclectl: $(B)/soclectl
+images: $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(GUEST)
+iso: $(B)/socle.iso
+
+# ---- what a user types ---------------------------------------------------------------------------
+MACHINE ?= svm-2
+MACHINES ?= svm-1 svm-2
+TESTS ?=
+BUILD_PACKAGES := gcc libc6-dev make nasm binutils mawk cpio zstd kmod e2fsprogs fdisk grub-common grub-pc-bin xorriso \
+    mtools busybox-static qemu-system-x86 qemu-system-data seabios ipxe-qemu python3 dpkg
+TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Asks apt only where a package is missing.
+install-packages:
+	@missing=$$(for p in $(PACKAGES); do \
+	    dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; done | tr '\n' ' '); \
+	[ -z "$$missing" ] && exit 0; \
+	echo "  APT   $$missing"; \
+	install() { $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    -o Dpkg::Use-Pty=0 $$missing >$(B)/apt.log 2>&1; }; \
+	mkdir -p $(B); install || { $(SUDO) apt-get -qq update && install; } || { cat $(B)/apt.log >&2; exit 1; }
+
+deps: PACKAGES := $(BUILD_PACKAGES)
+deps: install-packages
+deps-test: PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
+deps-test: install-packages
+
+all: elf images iso
+run: deps
+	@$(MAKE) --no-print-directory iso
+	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
+test: deps-test
+	@$(MAKE) --no-print-directory elf images iso
+	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
+	    unit fuzz format tidy emulator
+bench: deps
+	@$(MAKE) --no-print-directory elf images
+	@/usr/bin/python3 tests/bench/bench.py
+clean: # the downloaded packages stay; rm -rf build removes those too
+	@cd $(B) 2>/dev/null && find . -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + || true
+
+define HELP
+make run      builds all, boots it in QEMU from the GRUB ISO: a shell in dom0, one guest running
+              (MACHINE=svm-4: another emulated machine, here with 4 processors)
+make test     all tests (MACHINES="svm-1 svm-2": emulated machines; TESTS=pattern: only these emulator tests)
+make check    the fast tests: unit, fuzz, format, clang-tidy
+make fuzz     the fuzzers (FUZZTIME=600: seconds each)
+make bench    costs of exits beside Linux's KVM on the same emulated machine
+make          builds all: build/socle.elf, socle.iso, socle.ko, dom0/, guest/
+make elf | kmod | soclectl | images | iso      single parts
+make format   formats the C sources
+make deps     installs missing Debian packages (run and test do so themselves)
+make clean    removes what was built; downloads stay in build/cache
+endef
+export HELP
+help:
+	@echo "$$HELP"
+.PHONY: all run test bench clean help deps deps-test install-packages

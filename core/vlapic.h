@@ -10,18 +10,14 @@
 #define SOCLE_CORE_VLAPIC_H
 
 #include "core/types.h"
+#include "core/x86.h"
 
 #define APIC_BASE_ADDRESS 0xfee00000ull /* the only place where the registers may be */
-#define APIC_BASE_BSP     0x100ull
 #define APIC_BASE_EXTD    0x400ull
-#define APIC_BASE_ENABLE  0x800ull
 
-#define MSR_APIC_BASE    0x1bu
-#define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_X2APIC                                                                 \
     0x800u /* register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory \
             */
-#define MSR_X2APIC_LAST 0x8ffu
 
 enum vlapic_reg {
     VLAPIC_REG_ID = 0x02,

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Domains: table, creation, parameters and their end; and the flush that taking memory back needs. */
+#include "core/domain.h"
+#include "core/doorbell.h"
+#include "core/errno.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/pcpu.h"
+#include "core/vcpu.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+#include "drivers/tsc.h"
+
+#define LAST_FREE_SHARE 8 /* one domain may take all but an eighth of the heap */
+
+struct domain dom0;
+static struct domain *domains[SOCLE_MAX_DOMAINS];
+static struct spinlock table_lock;
+
+_Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain is one page");
+
+static int init_domain(struct domain *d, u32 flags, bool lends)
+{
+    d->flags = flags;
+    d->weight = SCHED_WEIGHT_DEFAULT;
+    d->vcpus = pool_alloc(&d->charge);
+    if (!d->vcpus)
+        return -E_NOMEM;
+    return npt_init(&d->npt, vendor->npt_format, &d->charge, lends);
+}
+
+int domain_init_dom0(void)
+{
+    dom0.charge.limit = ~0ull;
+    str_copy(dom0.name, "dom0", sizeof(dom0.name));
+    domains[0] = &dom0;
+    return init_domain(&dom0, DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC, false);
+}
+
+static int publish(struct domain *d)
+{
+    int id = -E_NOSPC;
+
+    spin_lock(&table_lock);
+    for (u32 i = 1; i < SOCLE_MAX_DOMAINS && id < 0; i++) {
+        if (!domains[i]) {
+            domains[i] = d;
+            id = (int)i;
+        }
+    }
+    if (id > 0)
+        d->id = (u32)id;
+    spin_unlock(&table_lock);
+    return id;
+}
+
+static void free_domain(struct domain *d)
+{
+    if (d->vcpus)
+        pool_free(d->vcpus, &d->charge);
+    pool_free(d, NULL);
+}
+
+int domain_create(void)
+{
+    struct domain *d = pool_alloc(NULL);
+    int id;
+
+    if (!d)
+        return -E_NOMEM;
+    d->charge.limit = pool_total_pages() - pool_total_pages() / LAST_FREE_SHARE;
+    d->clock_offset_ns = -(s64)tsc_to_ns(rdtsc() - tsc_boot);
+    id = init_domain(d, 0, true);
+    if (id == 0) {
+        id = publish(d);
+        if (id > 0)
+            return id;
+        while (npt_destroy_piece(&d->npt) == -E_AGAIN)
+            ;
+    }
+    free_domain(d);
+    return id;
+}
+
+bool domain_get_of(struct domain *d)
+{
+    if (__atomic_load_n(&d->dying, __ATOMIC_ACQUIRE))
+        return false;
+    __atomic_fetch_add(&d->refs, 1, __ATOMIC_ACQ_REL);
+    return true;
+}
+
+struct domain *domain_get(u32 id)
+{
+    struct domain *d = NULL;
+
+    if (id >= SOCLE_MAX_DOMAINS)
+        return NULL;
+    spin_lock(&table_lock);
+    if (domains[id] && domain_get_of(domains[id]))
+        d = domains[id];
+    spin_unlock(&table_lock);
+    return d;
+}
+
+void domain_put(struct domain *d)
+{
+    __atomic_fetch_sub(&d->refs, 1, __ATOMIC_ACQ_REL);
+}
+
+struct domain *domain_next(u32 id)
+{
+    struct domain *d = NULL;
+
+    for (; id < SOCLE_MAX_DOMAINS && !d; id++)
+        d = domain_get(id);
+    return d;
+}
+
+/* ---- the end of a domain ---- */
+
+static struct domain *mark_dying(u32 id)
+{
+    struct domain *d = NULL;
+
+    spin_lock(&table_lock);
+    if (id && id < SOCLE_MAX_DOMAINS && domains[id]) {
+        d = domains[id];
+        __atomic_store_n(&d->dying, true, __ATOMIC_RELEASE);
+    }
+    spin_unlock(&table_lock);
+    return d;
+}
+
+static bool all_stopped(struct domain *d)
+{
+    bool stopped = true;
+
+    for (u32 i = 0; i < d->vcpu_count; i++)
+        if (vcpu_stop(d->vcpus[i]) || sched_loaded(&d->vcpus[i]->se))
+            stopped = false;
+    return stopped;
+}
+
+/* One destroyer at a time: a second call for the same domain while the first one works sees -E_AGAIN. */
+static int destroy_piece(struct domain *d)
+{
+    int err;
+
+    if (!all_stopped(d) || __atomic_load_n(&d->refs, __ATOMIC_ACQUIRE))
+        return -E_AGAIN;
+    while (d->vcpu_count) {
+        struct vcpu *v = d->vcpus[d->vcpu_count - 1];
+
+        d->vcpu_count--;
+        vcpu_destroy(v);
+    }
+    doorbell_free_all(d);
+    err = npt_destroy_piece(&d->npt);
+    if (err)
+        return err;
+    spin_lock(&table_lock);
+    domains[d->id] = NULL;
+    spin_unlock(&table_lock);
+    return 0;
+}
+
+int domain_destroy(u32 id)
+{
+    struct domain *d = mark_dying(id);
+    int err;
+
+    if (!d)
+        return -E_NOENT;
+    if (!spin_trylock(&d->destroy_lock))
+        return -E_AGAIN;
+    err = destroy_piece(d);
+    if (err == 0)
+        free_domain(d);
+    else
+        spin_unlock(&d->destroy_lock);
+    return err;
+}
+
+/* ---- parameters ---- */
+
+static int set_affinity(struct domain *d, u64 mask)
+{
+    u64 affinity[SCHED_CPU_WORDS] = {mask};
+
+    if (pcpu_count < 64 && mask && !(mask & (BIT(pcpu_count) - 1)))
+        return -E_INVAL;
+    for (u32 i = 0; i < SCHED_CPU_WORDS && !mask; i++)
+        affinity[i] = ~0ull;
+    d->affinity = mask;
+    for (u32 i = 0; i < d->vcpu_count; i++) {
+        int kick = sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc());
+
+        if (kick >= 0)
+            pcpu_kick((u32)kick);
+    }
+    return 0;
+}
+
+static int set_weight(struct domain *d, u64 weight)
+{
+    if (weight < SCHED_WEIGHT_MIN || weight > SCHED_WEIGHT_MAX)
+        return -E_INVAL;
+    d->weight = (u32)weight;
+    for (u32 i = 0; i < d->vcpu_count; i++)
+        sched_set_weight(&d->vcpus[i]->se, d->weight, rdtsc());
+    return 0;
+}
+
+static int set_lapic(struct domain *d, u64 on)
+{
+    if (on > 1)
+        return -E_INVAL;
+    if (d->vcpu_count)
+        return -E_BUSY;
+    d->flags = on ? d->flags | DOMAIN_LAPIC : d->flags & ~(u32)DOMAIN_LAPIC;
+    return 0;
+}
+
+static int set_clock(struct domain *d, u64 ns)
+{
+    d->clock_offset_ns = (s64)(ns - tsc_to_ns(rdtsc() - tsc_boot));
+    for (u32 i = 0; i < d->vcpu_count; i++)
+        if (d->vcpus[i]->clock_msr & 1)
+            vcpu_set_pending(d->vcpus[i], PENDING_CLOCK);
+    return 0;
+}
+
+/* Names end up in logs and on terminals: printable characters only. */
+static int set_name(struct domain *d, u32 offset, u64 text)
+{
+    char part[8];
+
+    memcpy(part, &text, 8);
+    for (u32 i = 0; i < 8; i++)
+        d->name[offset + i] = part[i] >= ' ' && part[i] <= '~' ? part[i] : '\0';
+    return 0;
+}
+
+int domain_set(struct domain *d, u32 param, u64 value)
+{
+    /* Dom0's vCPUs are bound to their processors, and it has its APIC from the start. */
+    if (d == &dom0 && param != SOCLE_PARAM_WEIGHT)
+        return -E_INVAL;
+    switch (param) {
+    case SOCLE_PARAM_WEIGHT:
+        return set_weight(d, value);
+    case SOCLE_PARAM_AFFINITY:
+        return set_affinity(d, value);
+    case SOCLE_PARAM_LAPIC:
+        return set_lapic(d, value);
+    case SOCLE_PARAM_CLOCK:
+        return set_clock(d, value);
+    case SOCLE_PARAM_NAME_LO:
+        return set_name(d, 0, value);
+    case SOCLE_PARAM_NAME_HI:
+        return set_name(d, 8, value);
+    default:
+        return -E_INVAL;
+    }
+}
+
+static u32 describe_state(const struct domain *d)
+{
+    u32 state = 0;
+
+    if (d->dying)
+        return 3;
+    for (u32 i = 0; i < d->vcpu_count; i++) {
+        enum sched_state s = sched_state(&d->vcpus[i]->se);
+
+        state = MAX(state, s == SCHED_STOPPED ? 0u : s == SCHED_BLOCKED ? 1u : 2u);
+    }
+    return state;
+}
+
+void domain_describe(struct domain *d, struct socle_domain_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->id = d->id;
+    out->vcpus = d->vcpu_count;
+    memcpy(out->name, d->name, sizeof(out->name));
+    out->mapped_pages = d->npt.mapped_pages;
+    out->pool_pages = d->charge.pages;
+    out->weight = d->weight;
+    out->state = describe_state(d);
+    for (u32 i = 0; i < d->vcpu_count; i++) {
+        out->cpu_ns += tsc_to_ns(d->vcpus[i]->se.run_tsc);
+        if (i < ARRAY_SIZE(out->vcpu_handle))
+            out->vcpu_handle[i] = d->vcpus[i]->handle;
+    }
+}
+
+/* ---- flush ---- */
+
+/* A processor that runs this domain leaves it, or enters it again and then sees the new generation: either
+ * way it has dropped what was cleared before, and its lookups are over. It waits for nothing of ours
+ * meanwhile, so the wait is short. */
+static void wait_for_processor(struct pcpu *cpu, const struct domain *d)
+{
+    u64 entries = __atomic_load_n(&cpu->entries, __ATOMIC_ACQUIRE);
+
+    if (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) != d)
+        return;
+    pcpu_kick(cpu->id);
+    while (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) == d &&
+           __atomic_load_n(&cpu->entries, __ATOMIC_ACQUIRE) == entries)
+        cpu_relax();
+}
+
+void npt_flush(struct npt *npt)
+{
+    struct domain *d = container_of(npt, struct domain, npt);
+
+    __atomic_fetch_add(&d->tlb_generation, 1, __ATOMIC_SEQ_CST);
+    for (u32 i = 0; i < pcpu_count; i++)
+        if (pcpus[i] != this_cpu())
+            wait_for_processor(pcpus[i], d);
+}

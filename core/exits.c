@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The exits that are too small for a file of their own. */
+#include "core/exits.h"
+
+enum vcpu_action exit_hlt(struct vcpu *v)
+{
+    vcpu_skip(v);
+    if (!domain_has(v->domain, DOMAIN_LAPIC))
+        return vcpu_exit(v, SOCLE_EXIT_HLT);
+    if (vcpu_has_event(v))
+        return VCPU_RESUME;
+    v->activity = ACTIVITY_HALTED;
+    return VCPU_BLOCK;
+}
+
+enum vcpu_action exit_undefined(struct vcpu *v)
+{
+    vcpu_raise_ud(v);
+    return VCPU_RESUME;
+}

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The hypercalls of dom0's kernel, and what a guest's hypercall gets. */
+#include "core/hypercall.h"
+#include "core/doorbell.h"
+#include "core/errno.h"
+#include "core/event.h"
+#include "core/exits.h"
+#include "core/frame.h"
+#include "core/irq.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/paging.h"
+#include "core/pcpu.h"
+#include "core/state.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+#include "drivers/tsc.h"
+
+#define KVM_ENOSYS 1000 /* what KVM answers to a hypercall that it does not know, and to one from user mode */
+#define KVM_EPERM  1
+
+struct args {
+    u64 a, b, c, d, e;
+};
+
+/* One buffer per processor: a call is over before the next one starts there. */
+static void *call_buffer(void)
+{
+    return this_cpu()->buffer;
+}
+
+/* ---- copies ---- */
+
+/* A whole page of dom0's RAM. */
+static int check_page(u64 gpa)
+{
+    if (gpa & ~PAGE_MASK)
+        return -E_INVAL;
+    return frame_check(gpa >> PAGE_SHIFT, 1, FRAME_DOM0);
+}
+
+static int copy_out(u64 gpa, const void *data, size_t len)
+{
+    int err = check_page(gpa);
+
+    if (err)
+        return err;
+    memcpy(window_map(WINDOW_BUFFER, gpa), data, len);
+    window_unmap(WINDOW_BUFFER);
+    return 0;
+}
+
+static int copy_in(void *data, u64 gpa, size_t len)
+{
+    int err = check_page(gpa);
+
+    if (err)
+        return err;
+    memcpy(data, window_map(WINDOW_BUFFER, gpa), len);
+    window_unmap(WINDOW_BUFFER);
+    return 0;
+}
+
+/* ---- information ---- */
+
+static u64 count_domains(u32 *vcpus)
+{
+    u32 domains = 0;
+
+    *vcpus = 0;
+    for (struct domain *d = domain_next(0); d;) {
+        u32 next = d->id + 1;
+
+        domains++;
+        *vcpus += d->vcpu_count;
+        domain_put(d);
+        d = domain_next(next);
+    }
+    return domains;
+}
+
+static s64 call_info(const struct args *x)
+{
+    struct socle_info *info = memset(call_buffer(), 0, PAGE_SIZE);
+
+    info->abi_version = SOCLE_ABI_VERSION;
+    info->cpus = pcpu_count;
+    str_copy(info->version, SOCLE_VERSION, sizeof(info->version));
+    build_id_text(info->build_id, sizeof(info->build_id));
+    str_copy(info->vendor, vendor->name, sizeof(info->vendor));
+    vendor->features(info->features, sizeof(info->features));
+    info->tsc_khz = tsc_khz;
+    info->ram_bytes = machine_ram_bytes;
+    info->image_bytes = image_bytes();
+    info->pool_bytes = pool_total_pages() * PAGE_SIZE;
+    info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
+    info->uptime_ns = tsc_to_ns(rdtsc() - tsc_boot);
+    info->frames_lent = frame_lent_pages();
+    info->domains = (u32)count_domains(&info->vcpus);
+    return copy_out(x->a, info, sizeof(*info));
+}
+
+static s64 call_log_read(const struct args *x)
+{
+    struct socle_log_chunk *chunk = memset(call_buffer(), 0, PAGE_SIZE);
+    u64 position = x->a;
+
+    chunk->bytes = (u32)log_read(&position, chunk->text, sizeof(chunk->text));
+    chunk->next = position;
+    return copy_out(x->b, chunk, sizeof(*chunk));
+}
+
+static s64 call_domain_list(const struct args *x)
+{
+    struct socle_domain_list *list = memset(call_buffer(), 0, PAGE_SIZE);
+    struct domain *d = x->a < SOCLE_MAX_DOMAINS ? domain_next((u32)x->a) : NULL;
+
+    while (d && list->count < SOCLE_LIST_MAX) {
+        u32 next = d->id + 1;
+
+        domain_describe(d, &list->domain[list->count++]);
+        domain_put(d);
+        d = domain_next(next);
+    }
+    if (d) {
+        list->next = d->id;
+        domain_put(d);
+    }
+    return copy_out(x->b, list, sizeof(*list));
+}
+
+static s64 stats_of(struct vcpu *v, u64 gpa)
+{
+    struct socle_vcpu_stats *s = memset(call_buffer(), 0, PAGE_SIZE);
+    enum sched_state state = sched_state(&v->se);
+
+    s->domain = v->domain->id;
+    s->apic_id = v->apic_id;
+    s->cpu = sched_cpu(&v->se);
+    s->state = state == SCHED_STOPPED ? 0 : state == SCHED_BLOCKED ? 1 : 2;
+    s->cpu_ns = tsc_to_ns(v->se.run_tsc);
+    memcpy(s->count, v->count, sizeof(s->count));
+    return copy_out(gpa, s, sizeof(*s));
+}
+
+/* ---- memory ---- */
+
+static int check_extent(u64 gfn, u64 pages)
+{
+    if (!pages || gfn >= BIT(NPT_GFN_BITS) || pages > BIT(NPT_GFN_BITS) - gfn)
+        return -E_INVAL;
+    return 0;
+}
+
+/* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. */
+#define PIECES 8
+
+static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
+{
+    u64 done, total = 0;
+    int err;
+
+    if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
+        check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES)
+        return -E_INVAL;
+    do {
+        err = npt_map(&d->npt, gfn + total, mfn + total, pages - total, (u32)flags, &done);
+        total += done;
+    } while (err == -E_AGAIN);
+    return err;
+}
+
+typedef int (*take_fn)(struct npt *, u64, u64, u64 *);
+
+/* Piece by piece; a repeated call skips what is done already, so dom0 repeats it unchanged. */
+static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
+{
+    u64 done, total = 0;
+    int err = check_extent(gfn, pages);
+
+    if (err)
+        return err;
+    for (int i = 0; i < PIECES; i++) {
+        err = take(&d->npt, gfn + total, pages - total, &done);
+        total += done;
+        if (err != -E_AGAIN)
+            break;
+    }
+    return err;
+}
+
+/* ---- vCPUs ---- */
+
+static s64 start_vcpu(struct vcpu *d, struct vcpu *v, u64 flags)
+{
+    if (sched_state(&v->se) == SCHED_BLOCKED)
+        return SOCLE_RAN_BLOCKED;
+    if (__atomic_load_n(&v->exit_ready, __ATOMIC_SEQ_CST)) {
+        if (sched_state(&v->se) != SCHED_STOPPED)
+            return SOCLE_RAN_INTERRUPTED; /* almost there */
+        v->exit_ready = false;
+        return SOCLE_RAN_EXIT;
+    }
+    if (v->waiter)
+        return -E_BUSY;
+    if (sched_state(&v->se) == SCHED_STOPPED) {
+        v->complete_only = flags & SOCLE_RUN_COMPLETE_ONLY;
+        if (v->complete_only && v->io.kind == IO_NONE)
+            return SOCLE_RAN_INTERRUPTED;
+        vcpu_take_answer(v);
+    }
+    d->waiting_on = v;
+    return SOCLE_RAN_EXIT;
+}
+
+static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *result)
+{
+    struct vcpu *v = x->a < SOCLE_MAX_VCPUS ? vcpu_get((u32)x->a) : NULL;
+
+    *result = -E_NOENT;
+    if (!v)
+        return VCPU_RESUME;
+    *result = -E_INVAL;
+    if (v->page && !(x->b & ~(u64)SOCLE_RUN_COMPLETE_ONLY)) {
+        *result = -E_BUSY;
+        if (spin_trylock(&v->state_lock)) {
+            *result = start_vcpu(d, v, x->b);
+            spin_unlock(&v->state_lock);
+        }
+    }
+    if (d->waiting_on)
+        return VCPU_HANDOFF; /* the reference lasts until the wait ends */
+    domain_put(v->domain);
+    return VCPU_RESUME;
+}
+
+typedef s64 (*state_fn)(struct vcpu *, const struct args *);
+
+/* With the state lock, so that no RUN comes between. */
+static s64 with_stopped(struct vcpu *v, const struct args *x, state_fn fn)
+{
+    s64 err = -E_BUSY;
+
+    if (!spin_trylock(&v->state_lock))
+        return -E_BUSY;
+    if (sched_state(&v->se) == SCHED_STOPPED)
+        err = fn(v, x);
+    spin_unlock(&v->state_lock);
+    return err;
+}
+
+static s64 get_state(struct vcpu *v, const struct args *x)
+{
+    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
+    int n;
+
+    if (x->d > PAGE_SIZE)
+        return -E_INVAL;
+    /* MSRS names in the buffer what it wants. */
+    n = x->b == SOCLE_STATE_MSRS ? copy_in(buffer, x->c, x->d) : check_page(x->c);
+    if (n)
+        return n;
+    n = state_get(v, (u32)x->b, buffer, (u32)x->d);
+    if (n >= 0 && copy_out(x->c, buffer, x->d))
+        return -E_PERM;
+    return n;
+}
+
+static s64 set_state(struct vcpu *v, const struct args *x)
+{
+    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
+    int err;
+
+    if (x->d > PAGE_SIZE)
+        return -E_INVAL;
+    err = copy_in(buffer, x->c, x->d);
+    return err ? err : state_set(v, (u32)x->b, buffer, (u32)x->d);
+}
+
+static s64 signal_vcpu(struct vcpu *v, u64 what)
+{
+    switch (what) {
+    case SOCLE_SIGNAL_NMI:
+        __atomic_store_n(&v->nmi_pending, true, __ATOMIC_RELEASE);
+        break;
+    case SOCLE_SIGNAL_EXTINT:
+        __atomic_store_n(&v->extint_pending, true, __ATOMIC_RELEASE);
+        break;
+    case SOCLE_SIGNAL_EXTINT_OFF:
+        __atomic_store_n(&v->extint_pending, false, __ATOMIC_RELEASE);
+        return 0;
+    case SOCLE_SIGNAL_INIT:
+        __atomic_store_n(&v->init_pending, true, __ATOMIC_RELEASE);
+        break;
+    default:
+        return -E_INVAL;
+    }
+    vcpu_notify(v);
+    return 0;
+}
+
+static s64 stop_vcpu(struct vcpu *v)
+{
+    return v->page ? vcpu_stop(v) : -E_INVAL;
+}
+
+static s64 vcpu_call(u64 nr, const struct args *x)
+{
+    struct vcpu *v = x->a < SOCLE_MAX_VCPUS ? vcpu_get((u32)x->a) : NULL;
+    s64 result = -E_INVAL;
+
+    if (!v)
+        return -E_NOENT;
+    if (nr == SOCLE_HC_VCPU_STATS)
+        result = stats_of(v, x->b);
+    else if (nr == SOCLE_HC_VCPU_STOP)
+        result = stop_vcpu(v);
+    else if (!v->page)
+        result = -E_INVAL; /* dom0 has its own vCPUs in hand already */
+    else if (nr == SOCLE_HC_VCPU_GET)
+        result = with_stopped(v, x, get_state);
+    else if (nr == SOCLE_HC_VCPU_SET)
+        result = with_stopped(v, x, set_state);
+    else if (nr == SOCLE_HC_VCPU_SIGNAL)
+        result = signal_vcpu(v, x->b);
+    domain_put(v->domain);
+    return result;
+}
+
+/* ---- domains ---- */
+
+static s64 create_vcpu(struct domain *d, const struct args *x)
+{
+    if (x->b > 0xffffffff || x->d >= SOCLE_EVENT_PORTS)
+        return -E_INVAL;
+    if (!x->c || (x->c & ~PAGE_MASK))
+        return -E_INVAL;
+    return vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
+}
+
+static s64 send_msi(struct domain *d, u64 address, u64 data)
+{
+    struct apic_msg msg;
+
+    if (data > 0xffffffff || apic_msg_from_msi(address, (u32)data, &msg))
+        return -E_INVAL;
+    return irq_deliver(d, NULL, &msg);
+}
+
+static s64 domain_call(u64 nr, const struct args *x)
+{
+    struct domain *d = x->a && x->a < SOCLE_MAX_DOMAINS ? domain_get((u32)x->a) : NULL;
+    s64 result = -E_INVAL;
+
+    if (!d)
+        return -E_NOENT;
+    switch (nr) {
+    case SOCLE_HC_DOMAIN_SET:
+        result = x->b > 0xffffffff ? -E_INVAL : domain_set(d, (u32)x->b, x->c);
+        break;
+    case SOCLE_HC_MAP:
+        result = map_extent(d, x->b, x->c, x->d, x->e);
+        break;
+    case SOCLE_HC_UNMAP:
+        result = take_extent(d, npt_unmap, x->b, x->c);
+        break;
+    case SOCLE_HC_PROTECT:
+        result = take_extent(d, npt_protect, x->b, x->c);
+        break;
+    case SOCLE_HC_VCPU_CREATE:
+        result = create_vcpu(d, x);
+        break;
+    case SOCLE_HC_MSI:
+        result = send_msi(d, x->b, x->c);
+        break;
+    case SOCLE_HC_DOORBELL_ADD:
+        result = doorbell_add(d, x->b, x->c, x->d);
+        break;
+    case SOCLE_HC_DOORBELL_REMOVE:
+        result = doorbell_remove(d, x->b, x->c, x->d);
+        break;
+    }
+    domain_put(d);
+    return result;
+}
+
+enum vcpu_action hypercall(struct vcpu *d, s64 *result)
+{
+    struct args x = {d->gpr[RDI], d->gpr[RSI], d->gpr[RDX], d->gpr[R10], d->gpr[R8]};
+    u64 nr = d->gpr[RAX];
+
+    switch (nr) {
+    case SOCLE_HC_VCPU_RUN:
+        return call_run(d, &x, result);
+    case SOCLE_HC_INFO:
+        *result = call_info(&x);
+        break;
+    case SOCLE_HC_LOG_READ:
+        *result = call_log_read(&x);
+        break;
+    case SOCLE_HC_EVENTS:
+        *result = event_register(x.a, x.b);
+        break;
+    case SOCLE_HC_DOMAIN_CREATE:
+        *result = domain_create();
+        break;
+    case SOCLE_HC_DOMAIN_DESTROY:
+        *result = x.a < SOCLE_MAX_DOMAINS ? domain_destroy((u32)x.a) : -E_NOENT;
+        break;
+    case SOCLE_HC_DOMAIN_LIST:
+        *result = call_domain_list(&x);
+        break;
+    case SOCLE_HC_VCPU_STOP:
+    case SOCLE_HC_VCPU_GET:
+    case SOCLE_HC_VCPU_SET:
+    case SOCLE_HC_VCPU_SIGNAL:
+    case SOCLE_HC_VCPU_STATS:
+        *result = vcpu_call(nr, &x);
+        break;
+    case SOCLE_HC_DOMAIN_SET:
+    case SOCLE_HC_MAP:
+    case SOCLE_HC_UNMAP:
+    case SOCLE_HC_PROTECT:
+    case SOCLE_HC_VCPU_CREATE:
+    case SOCLE_HC_MSI:
+    case SOCLE_HC_DOORBELL_ADD:
+    case SOCLE_HC_DOORBELL_REMOVE:
+        *result = domain_call(nr, &x);
+        break;
+    default:
+        *result = -E_NOSYS;
+    }
+    return VCPU_RESUME;
+}
+
+enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
+{
+    enum vcpu_action action = VCPU_RESUME;
+    s64 result = -KVM_ENOSYS;
+
+    if (cpl != 0)
+        result = -KVM_EPERM;
+    else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&
+             (u32)v->gpr[RAX] >= SOCLE_HC_BASE)
+        action = hypercall(v, &result);
+    if (action != VCPU_RESUME)
+        return action;
+    v->gpr[RAX] = long_mode ? (u64)result : (u32)result;
+    vcpu_skip(v);
+    return VCPU_RESUME;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Interrupts between processors, domains and devices. */
+#include "core/irq.h"
+#include "core/event.h"
+#include "core/log.h"
+#include "core/panic.h"
+#include "core/pcpu.h"
+#include "core/x86.h"
+#include "drivers/apic.h"
+
+static bool test_and_clear(u64 *map, u8 vector)
+{
+    bool was = map[vector / 64] >> (vector % 64) & 1;
+
+    map[vector / 64] &= ~BIT(vector % 64);
+    return was;
+}
+
+static void set_bit(u64 *map, u8 vector)
+{
+    map[vector / 64] |= BIT(vector % 64);
+}
+
+static int highest_bit(const u64 *map)
+{
+    for (int i = 3; i >= 0; i--)
+        if (map[i])
+            return i * 64 + 63 - __builtin_clzll(map[i]);
+    return -1;
+}
+
+/* The local APIC ends the highest vector in service, whichever dom0 has in mind: so an end is passed on when
+ * its vector is the highest of those held. */
+static void end_level_interrupts(struct pcpu *cpu)
+{
+    for (int v = highest_bit(cpu->level_held); v >= 0; v = highest_bit(cpu->level_held)) {
+        if (!test_and_clear(cpu->level_done, (u8)v))
+            return;
+        test_and_clear(cpu->level_held, (u8)v);
+        apic_eoi();
+    }
+}
+
+/* A device's interrupt is dom0's, with its vector, on the vCPU of the same number. */
+static void forward_to_dom0(struct pcpu *cpu, u8 vector)
+{
+    bool level = apic_is_level(vector);
+
+    if (!cpu->dom0 || !vlapic_accepts(&cpu->dom0->lapic)) {
+        apic_eoi();
+        return;
+    }
+    if (level)
+        set_bit(cpu->level_held, vector);
+    else
+        apic_eoi();
+    vcpu_post(cpu->dom0, vector, level);
+}
+
+static void request_decision(struct pcpu *cpu)
+{
+    if (cpu->current)
+        vcpu_set_pending(cpu->current, PENDING_RESCHED);
+}
+
+void irq_physical(u8 vector)
+{
+    struct pcpu *cpu = this_cpu();
+
+    switch (vector) {
+    case APIC_VECTOR_TIMER:
+        apic_eoi();
+        cpu->timer_deadline = ~0ull;
+        request_decision(cpu);
+        break;
+    case APIC_VECTOR_KICK:
+        apic_eoi();
+        request_decision(cpu);
+        break;
+    case APIC_VECTOR_STOP:
+        cpu_halt_forever();
+    case APIC_VECTOR_SPURIOUS:
+        break;
+    case APIC_VECTOR_ERROR:
+        apic_eoi();
+        log_limited("local APIC error on processor %u", cpu->id);
+        break;
+    default:
+        forward_to_dom0(cpu, vector);
+    }
+    pcpu_flush_host_pending();
+}
+
+static bool in_shorthand(const struct vcpu *v, const struct vcpu *from, u8 shorthand)
+{
+    if (shorthand == APIC_TO_SELF)
+        return v == from;
+    return shorthand == APIC_TO_ALL || v != from;
+}
+
+static bool addressed(const struct vcpu *v, const struct vcpu *from, const struct apic_msg *msg)
+{
+    if (msg->shorthand != APIC_TO_DEST)
+        return in_shorthand(v, from, msg->shorthand);
+    return vlapic_match(&v->lapic, msg->dest, msg->logical);
+}
+
+/* One vCPU takes the message: true, or false where its local APIC refuses. */
+static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
+{
+    switch (msg->mode) {
+    case APIC_FIXED:
+    case APIC_LOWEST:
+        if (!vlapic_accepts(&v->lapic))
+            return false;
+        vcpu_post(v, msg->vector, msg->level);
+        return true;
+    case APIC_NMI:
+        __atomic_store_n(&v->nmi_pending, true, __ATOMIC_RELEASE);
+        break;
+    case APIC_INIT:
+        __atomic_store_n(&v->init_pending, true, __ATOMIC_RELEASE);
+        break;
+    case APIC_SIPI:
+        v->sipi_vector = msg->vector;
+        __atomic_store_n(&v->sipi_pending, true, __ATOMIC_RELEASE);
+        break;
+    default:
+        return false;
+    }
+    vcpu_notify(v);
+    return true;
+}
+
+/* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need. */
+static int deliver_to_one(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
+{
+    u32 n = d->vcpu_count;
+
+    for (u32 i = 0; i < n; i++) {
+        struct vcpu *v = d->vcpus[(i + msg->vector) % n];
+
+        if (addressed(v, from, msg) && deliver_to(v, msg))
+            return 1;
+    }
+    return 0;
+}
+
+int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
+{
+    u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
+    int taken = 0;
+
+    if (msg->mode == APIC_LOWEST)
+        return n ? deliver_to_one(d, from, msg) : 0;
+    for (u32 i = 0; i < n; i++)
+        if (addressed(d->vcpus[i], from, msg))
+            taken += deliver_to(d->vcpus[i], msg);
+    return taken;
+}
+
+/* The end of a level-triggered interrupt: the IOAPIC is dom0's hardware, or emulated in dom0. */
+static void level_ended(struct vcpu *v, u8 vector)
+{
+    struct pcpu *cpu = this_cpu();
+
+    if (domain_has(v->domain, DOMAIN_DEVICES)) {
+        set_bit(cpu->level_done, vector);
+        end_level_interrupts(cpu);
+    } else if (v->page) {
+        __atomic_fetch_or(&v->page->eoi[vector / 64], BIT(vector % 64), __ATOMIC_RELEASE);
+        event_raise(v->port);
+    }
+}
+
+void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e)
+{
+    struct apic_msg msg;
+
+    if ((e->flags & VLAPIC_IPI) && apic_msg_from_icr(e->icr, true, &msg) == 0) {
+        v->count[SOCLE_STAT_IPI]++;
+        irq_deliver(v->domain, v, &msg);
+    }
+    if (e->flags & VLAPIC_EOI)
+        level_ended(v, e->eoi_vector);
+    if (e->flags & VLAPIC_TIMER)
+        vcpu_timer_changed(v);
+    if ((e->flags & VLAPIC_DEST) && domain_has(v->domain, DOMAIN_DEVICES))
+        apic_set_logical(v->lapic.reg[VLAPIC_REG_LDR], v->lapic.reg[VLAPIC_REG_DFR]);
+}
+
+void irq_arm_timer(void)
+{
+    struct pcpu *cpu = this_cpu();
+    u64 next = sched_next_event(&cpu->rq);
+
+    if (next != cpu->timer_deadline) {
+        cpu->timer_deadline = next;
+        apic_timer_set(next);
+    }
+}
+
+void vcpu_timer_changed(struct vcpu *v)
+{
+    int kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
+
+    if (kick == (int)this_cpu()->id)
+        irq_arm_timer();
+    else if (kick >= 0)
+        pcpu_kick((u32)kick);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Facts about this image and this machine, and the machine's reset. Anyone may ask. */
+#ifndef SOCLE_CORE_MACHINE_H
+#define SOCLE_CORE_MACHINE_H
+
+#include "core/types.h"
+
+extern u64 machine_ram_bytes; /* set by boot */
+
+/* The image in memory. */
+u64 image_bytes(void);
+
+/* The linker's build id in hexadecimal. */
+void build_id_text(char *text, size_t size);
+
+/* By the chipset's reset register, the keyboard controller, or a triple fault. */
+NORETURN void machine_reset(void);
+
+#endif

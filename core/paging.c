@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Socle's own address space. */
+#include "core/paging.h"
+#include "core/lib.h"
+#include "core/panic.h"
+#include "core/pcpu.h"
+#include "core/pool.h"
+#include "core/x86.h"
+
+#define WINDOW_BASE 0xffffff0000000000ull
+#define DEVICE_BASE 0xffffff4000000000ull
+#define STACK_BASE  0xffffff6000000000ull
+#define SHARED_BASE 0xffffff8000000000ull
+
+#define DEVICE_SLOTS 64
+
+#define PTE_P   BIT(0)
+#define PTE_W   BIT(1)
+#define PTE_PWT BIT(3)
+#define PTE_PCD BIT(4)
+#define PTE_A   BIT(5)
+#define PTE_D   BIT(6)
+#define PTE_PS  BIT(7)
+#define PTE_G   BIT(8)
+#define PTE_NX  BIT(63)
+#define PTE_PA  0x000ffffffffff000ull
+
+#define RW_DATA (PTE_P | PTE_W | PTE_A | PTE_D | PTE_NX)
+
+extern char text_start[], text_end[], rodata_start[], rodata_end[], data_start[], data_end[];
+
+static u64 *root;
+static u32 devices;
+
+static void set_pte(u64 *pte, u64 value)
+{
+    __atomic_store_n(pte, value, __ATOMIC_RELEASE);
+}
+
+/* The entry for va at `level` (0: 4 KiB), tables made on the way. */
+static u64 *walk(u64 va, int level)
+{
+    u64 *table = root;
+
+    for (int l = 3; l > level; l--) {
+        u64 *pte = &table[va >> (PAGE_SHIFT + 9 * l) & 511];
+
+        if (!*pte) {
+            void *page = pool_alloc(NULL);
+
+            if (!page)
+                panic("no memory for Socle's page tables");
+            set_pte(pte, virt_to_phys(page) | PTE_P | PTE_W);
+        }
+        table = phys_to_virt(*pte & PTE_PA);
+    }
+    return &table[va >> (PAGE_SHIFT + 9 * level) & 511];
+}
+
+static void map_image(const char *start, const char *end, u64 flags)
+{
+    for (const char *va = start; va < end; va += PAGE_SIZE)
+        set_pte(walk((u64)va, 0), image_to_phys(va) | flags | PTE_G);
+}
+
+void paging_init(paddr_t heap, u64 size)
+{
+    root = pool_alloc(NULL);
+    if (!root)
+        panic("no memory for Socle's page tables");
+    map_image(text_start, text_end, PTE_P | PTE_A);
+    map_image(rodata_start, rodata_end, PTE_P | PTE_A | PTE_NX);
+    map_image(data_start, data_end, RW_DATA);
+    for (paddr_t pa = heap; pa < heap + size; pa += SIZE_2M)
+        set_pte(walk(DIRECT_BASE + pa, 1), pa | RW_DATA | PTE_PS | PTE_G);
+    /* Slots that are filled later, by any processor: their tables exist from the start. */
+    for (u32 i = 0; i < PAGING_SHARED_SLOTS; i += 512)
+        walk(SHARED_BASE + i * PAGE_SIZE, 0);
+    write_cr4(read_cr4() | CR4_PGE);
+    write_cr3(virt_to_phys(root));
+}
+
+paddr_t paging_root(void)
+{
+    return virt_to_phys(root);
+}
+
+volatile void *paging_map_device(paddr_t pa)
+{
+    u64 va = DEVICE_BASE + devices * PAGE_SIZE;
+
+    if (devices++ == DEVICE_SLOTS)
+        panic("too many device pages");
+    set_pte(walk(va, 0), (pa & PAGE_MASK) | RW_DATA | PTE_PCD | PTE_PWT);
+    return (volatile char *)va + (pa & ~PAGE_MASK);
+}
+
+static bool map_pool_page(u64 va)
+{
+    void *page = pool_alloc(NULL);
+
+    if (page)
+        set_pte(walk(va, 0), virt_to_phys(page) | RW_DATA | PTE_G);
+    return page != NULL;
+}
+
+void *paging_map_stack(u32 cpu, void **pcpu)
+{
+    u64 slot = STACK_BASE + (u64)cpu * PCPU_SLOT_SIZE;
+    u64 top = slot + PCPU_SLOT_SIZE;
+
+    for (u64 va = slot; va < slot + PCPU_SIZE; va += PAGE_SIZE)
+        if (!map_pool_page(va))
+            return NULL;
+    for (u64 va = top - STACK_SIZE; va < top; va += PAGE_SIZE)
+        if (!map_pool_page(va))
+            return NULL;
+    for (u32 i = 0; i < WINDOWS; i++)
+        walk(WINDOW_BASE + (cpu * (u64)WINDOWS + i) * PAGE_SIZE, 0);
+    *pcpu = (void *)slot;
+    return (void *)top;
+}
+
+void *paging_map_shared(u32 index, paddr_t pa)
+{
+    u64 va = SHARED_BASE + (u64)index * PAGE_SIZE;
+
+    ASSERT(index < PAGING_SHARED_SLOTS);
+    set_pte(walk(va, 0), pa | RW_DATA);
+    return (void *)va;
+}
+
+void paging_unmap_shared(u32 index)
+{
+    u64 va = SHARED_BASE + (u64)index * PAGE_SIZE;
+
+    set_pte(walk(va, 0), 0);
+    pcpu_flush_host((void *)va);
+}
+
+static u64 *window_pte(u32 cpu, unsigned int slot, u64 *va)
+{
+    *va = WINDOW_BASE + (cpu * (u64)WINDOWS + slot) * PAGE_SIZE;
+    return walk(*va, 0);
+}
+
+void *window_map(unsigned int slot, paddr_t pa)
+{
+    struct pcpu *cpu = this_cpu();
+    struct window *w = &cpu->window[slot];
+
+    if (!w->pte)
+        w->pte = window_pte(cpu->id, slot, &w->va);
+    if (w->pa != (pa & PAGE_MASK) || !*w->pte) {
+        w->pa = pa & PAGE_MASK;
+        set_pte(w->pte, w->pa | RW_DATA);
+        invlpg((void *)w->va);
+    }
+    return (void *)(w->va + (pa & ~PAGE_MASK));
+}
+
+void window_unmap(unsigned int slot)
+{
+    struct window *w = &this_cpu()->window[slot];
+
+    if (w->pte && *w->pte) {
+        set_pte(w->pte, 0);
+        invlpg((void *)w->va);
+    }
+}
+
+void phys_read(void *dst, paddr_t src, size_t len)
+{
+    for (size_t done = 0, n; done < len; done += n) {
+        n = MIN(len - done, PAGE_SIZE - ((src + done) & ~PAGE_MASK));
+        memcpy((char *)dst + done, window_map(WINDOW_READ, src + done), n);
+    }
+    window_unmap(WINDOW_READ);
+}
+
+void phys_write(paddr_t dst, const void *src, size_t len)
+{
+    for (size_t done = 0, n; done < len; done += n) {
+        n = MIN(len - done, PAGE_SIZE - ((dst + done) & ~PAGE_MASK));
+        memcpy(window_map(WINDOW_WRITE, dst + done), (const char *)src + done, n);
+    }
+    window_unmap(WINDOW_WRITE);
+}

@@ -1,0 +1,749 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* vCPUs: creation, waking and stopping, exits to dom0, and what the run loops need. */
+#include "core/vcpu.h"
+#include "core/cpuid.h"
+#include "core/emulate.h"
+#include "core/errno.h"
+#include "core/event.h"
+#include "core/frame.h"
+#include "core/irq.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/msr.h"
+#include "core/paging.h"
+#include "core/panic.h"
+#include "core/pcpu.h"
+#include "core/pvclock.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+#include "drivers/apic.h"
+#include "drivers/tsc.h"
+
+#define NOT_LOADED  (~0u)
+#define RAN_WAITING (-1)
+
+_Static_assert(sizeof(struct vcpu) <= PAGE_SIZE, "a vCPU is one page");
+
+struct vcpu *vcpu_table[SOCLE_MAX_VCPUS];
+static struct spinlock table_lock;
+
+/* ---- creation ---- */
+
+static const struct socle_segment reset_data = {.limit = 0xffff, .attr = 0x93};
+
+static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
+{
+    memset(s, 0, sizeof(*s));
+    for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
+        s->seg[i] = reset_data;
+    s->seg[SOCLE_SEG_CS] =
+        (struct socle_segment){.base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attr = 0x9b};
+    s->seg[SOCLE_SEG_LDTR] = (struct socle_segment){.limit = 0xffff, .attr = 0x82};
+    s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
+    s->gdt_limit = s->idt_limit = 0xffff;
+    s->cr0 = CR0_ET | CR0_NW | CR0_CD;
+    s->apic_base = v->lapic.base;
+}
+
+/* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
+ * non-zero fields. */
+static void reset_xsave(struct vcpu *v)
+{
+    memset(v->xsave_area, 0, PAGE_SIZE);
+    *(u16 *)v->xsave_area = 0x037f;
+    *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
+}
+
+void vcpu_reset(struct vcpu *v, bool init)
+{
+    struct socle_sregs s;
+    struct socle_debug debug = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
+
+    vlapic_reset(&v->lapic, init);
+    memset(v->gpr, 0, sizeof(v->gpr));
+    v->gpr[RDX] = 0x600;
+    v->rip = 0xfff0;
+    v->rflags = RFLAGS_FIXED;
+    v->event.valid = false;
+    v->nmi_masked = v->nmi_pending = v->sipi_pending = false;
+    v->extint_vector = -1;
+    v->io.kind = IO_NONE;
+    reset_sregs(v, &s);
+    vendor->set_sregs(v, &s);
+    vendor->set_msr(v, MSR_EFER, 0);
+    vendor->set_debug(v, &debug);
+    vendor->set_shadow(v, false);
+    if (!init) {
+        v->xcr0 = 1;
+        vendor->set_msr(v, MSR_PAT, PAT_RESET);
+        reset_xsave(v);
+    }
+}
+
+static int allocate_parts(struct vcpu *v)
+{
+    struct charge *charge = &v->domain->charge;
+
+    v->xsave_area = pool_alloc(charge);
+    v->cpuid = pool_alloc(charge);
+    if (!v->xsave_area || !v->cpuid)
+        return -E_NOMEM;
+    return vendor->vcpu_init(v);
+}
+
+static void free_parts(struct vcpu *v)
+{
+    struct charge *charge = &v->domain->charge;
+
+    vendor->vcpu_free(v);
+    if (v->xsave_area)
+        pool_free(v->xsave_area, charge);
+    if (v->cpuid)
+        pool_free(v->cpuid, charge);
+    pool_free(v, charge);
+}
+
+static int reserve_handle(struct vcpu *v)
+{
+    u32 i;
+
+    spin_lock(&table_lock);
+    for (i = 0; i < SOCLE_MAX_VCPUS && vcpu_table[i]; i++)
+        ;
+    if (i < SOCLE_MAX_VCPUS)
+        vcpu_table[i] = v;
+    spin_unlock(&table_lock);
+    v->handle = i;
+    return i < SOCLE_MAX_VCPUS ? 0 : -E_NOSPC;
+}
+
+static void release_handle(struct vcpu *v)
+{
+    spin_lock(&table_lock);
+    vcpu_table[v->handle] = NULL;
+    spin_unlock(&table_lock);
+}
+
+static int share_page(struct vcpu *v, paddr_t pa)
+{
+    int err;
+
+    if (!pa)
+        return 0;
+    err = frame_pin_shared(pa >> PAGE_SHIFT);
+    if (err)
+        return err;
+    v->page_pfn = pa >> PAGE_SHIFT;
+    v->page = paging_map_shared(v->handle, pa);
+    return 0;
+}
+
+static void unshare_page(struct vcpu *v)
+{
+    if (!v->page)
+        return;
+    paging_unmap_shared(v->handle);
+    frame_unpin_shared(v->page_pfn);
+}
+
+/* Makes v one of the domain's: its APIC id is new, and there is room. */
+static int join_domain(struct domain *d, struct vcpu *v)
+{
+    int err = d->vcpu_count < DOMAIN_MAX_VCPUS ? 0 : -E_NOSPC;
+
+    spin_lock(&d->lock);
+    for (u32 i = 0; i < d->vcpu_count && !err; i++)
+        if (d->vcpus[i]->apic_id == v->apic_id)
+            err = -E_EXIST;
+    if (!err) {
+        d->vcpus[d->vcpu_count] = v;
+        __atomic_store_n(&d->vcpu_count, d->vcpu_count + 1, __ATOMIC_RELEASE);
+    }
+    spin_unlock(&d->lock);
+    return err;
+}
+
+static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
+{
+    struct domain *d = v->domain;
+    u64 affinity[SCHED_CPU_WORDS] = {d->affinity ? d->affinity : ~0ull};
+
+    for (u32 i = 1; i < SCHED_CPU_WORDS && !d->affinity; i++)
+        affinity[i] = ~0ull;
+    v->apic_id = apic_id;
+    v->port = port;
+    v->cpu_loaded = NOT_LOADED;
+    vlapic_init(&v->lapic, apic_id, d->vcpu_count == 0, (u32)tsc_khz);
+    v->activity = d->vcpu_count == 0 || !domain_has(d, DOMAIN_LAPIC) ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
+    v->pending = PENDING_EVENT;
+    sched_entity_init(&v->se, this_cpu()->id);
+    sched_set_weight(&v->se, d->weight, rdtsc());
+    sched_set_affinity(&v->se, affinity, rdtsc());
+    vcpu_reset(v, false);
+    if (!domain_has(d, DOMAIN_LAPIC))
+        vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
+}
+
+int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
+{
+    struct vcpu *v = pool_alloc(&d->charge);
+    int err;
+
+    if (!v)
+        return -E_NOMEM;
+    v->domain = d;
+    err = allocate_parts(v);
+    if (err)
+        goto free;
+    init_vcpu(v, apic_id, port);
+    err = reserve_handle(v);
+    if (err)
+        goto free;
+    err = share_page(v, page_pa);
+    if (err)
+        goto release;
+    err = join_domain(d, v);
+    if (!err)
+        return (int)v->handle;
+    unshare_page(v);
+release:
+    release_handle(v);
+free:
+    free_parts(v);
+    return err;
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+    sched_timer_set(&v->se, SCHED_NEVER);
+    unshare_page(v);
+    release_handle(v);
+    free_parts(v);
+}
+
+struct vcpu *vcpu_get(u32 handle)
+{
+    struct vcpu *v;
+
+    if (handle >= SOCLE_MAX_VCPUS)
+        return NULL;
+    spin_lock(&table_lock);
+    v = vcpu_table[handle];
+    if (v && !domain_get_of(v->domain))
+        v = NULL;
+    spin_unlock(&table_lock);
+    return v;
+}
+
+/* ---- waking and stopping ---- */
+
+void vcpu_notify(struct vcpu *v)
+{
+    int kick;
+
+    vcpu_set_pending(v, PENDING_EVENT);
+    kick = sched_wake(&v->se, rdtsc());
+    if (kick >= 0)
+        pcpu_kick((u32)kick);
+}
+
+void vcpu_post(struct vcpu *v, u8 vector, bool level)
+{
+    if (vlapic_post(&v->lapic, vector, level))
+        vcpu_notify(v);
+}
+
+int vcpu_stop(struct vcpu *v)
+{
+    int err = sched_stop(&v->se);
+
+    if (err == -E_AGAIN)
+        pcpu_kick(sched_cpu(&v->se));
+    return err;
+}
+
+static bool wants_interrupt_of_dom0(struct vcpu *v)
+{
+    if (v->extint_vector >= 0)
+        return false;
+    return v->irq_window || (v->extint_pending && vlapic_accepts_extint(&v->lapic));
+}
+
+bool vcpu_has_event(struct vcpu *v)
+{
+    if (v->activity == ACTIVITY_WAIT_SIPI || v->activity == ACTIVITY_WAIT_INIT)
+        return v->init_pending || v->sipi_pending;
+    if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked))
+        return true;
+    if (!(v->rflags & RFLAGS_IF))
+        return false;
+    return vlapic_pending(&v->lapic) >= 0 || v->extint_vector >= 0 || wants_interrupt_of_dom0(v);
+}
+
+/* ---- dom0's vCPU inside RUN, and the vCPU that it waits for ---- */
+
+/* Takes the waiter off v: whoever does it ends the wait. */
+static struct vcpu *claim_waiter(struct vcpu *v)
+{
+    return __atomic_exchange_n(&v->waiter, NULL, __ATOMIC_SEQ_CST);
+}
+
+static void end_wait(struct vcpu *waiter, s64 result)
+{
+    __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
+}
+
+static void wake(struct vcpu *v)
+{
+    int kick = sched_wake(&v->se, rdtsc());
+
+    if (kick >= 0)
+        pcpu_kick((u32)kick);
+}
+
+/* v is stopped with an exit that nobody waited for; somebody may do so by now. */
+static void publish_exit(struct vcpu *v, u32 port)
+{
+    struct vcpu *waiter = claim_waiter(v);
+
+    if (waiter) {
+        /* It calls RUN again and finds exit_ready. */
+        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
+        wake(waiter);
+    }
+    event_raise(port);
+}
+
+/* RUN returns now, with `result` unless the other side has decided already. */
+static void finish_wait(struct vcpu *d)
+{
+    struct vcpu *v = d->waiting_on, *expected = d;
+
+    if (__atomic_compare_exchange_n(&v->waiter, &expected, NULL, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST))
+        d->wait_result = SOCLE_RAN_INTERRUPTED;
+    /* Else the other processor has claimed the wait and is about to say how it ended. */
+    while (__atomic_load_n(&d->wait_result, __ATOMIC_ACQUIRE) == RAN_WAITING)
+        cpu_relax();
+    d->waiting_on = NULL;
+    d->gpr[RAX] = (u64)d->wait_result;
+    vcpu_skip(d);
+    domain_put(v->domain);
+}
+
+/* ---- pending work ---- */
+
+static void take_init(struct vcpu *v)
+{
+    v->init_pending = false;
+    if (v->apic_id == v->domain->vcpus[0]->apic_id && domain_has(v->domain, DOMAIN_DEVICES))
+        return; /* INIT of dom0's boot processor would be a warm reset of the machine; it has other ways */
+    vcpu_reset(v, true);
+    v->activity = v->lapic.base & APIC_BASE_BSP ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
+}
+
+static void take_sipi(struct vcpu *v)
+{
+    struct socle_sregs s;
+
+    v->sipi_pending = false;
+    if (v->activity != ACTIVITY_WAIT_SIPI)
+        return;
+    reset_sregs(v, &s);
+    s.seg[SOCLE_SEG_CS].selector = (u16)(v->sipi_vector << 8);
+    s.seg[SOCLE_SEG_CS].base = (u64)v->sipi_vector << 12;
+    vendor->set_sregs(v, &s);
+    v->rip = 0;
+    v->activity = ACTIVITY_RUN;
+}
+
+/* The PIC's vector, or without a local APIC any, is got from dom0 at the moment when it can be taken. Until
+ * then the question stays pending and a window is open. */
+static enum vcpu_action ask_for_interrupt(struct vcpu *v)
+{
+    enum socle_exit reason = v->irq_window ? SOCLE_EXIT_IRQ_WINDOW : SOCLE_EXIT_EXTINT;
+
+    if (!wants_interrupt_of_dom0(v))
+        return VCPU_RESUME;
+    if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid || v->io.kind != IO_NONE) {
+        vcpu_set_pending(v, PENDING_EVENT);
+        return VCPU_RESUME;
+    }
+    v->extint_pending = false;
+    v->irq_window = false;
+    v->io.kind = IO_EXTINT;
+    return vcpu_exit(v, reason);
+}
+
+static enum vcpu_action take_events(struct vcpu *v)
+{
+    if (v->init_pending)
+        take_init(v);
+    if (v->sipi_pending)
+        take_sipi(v);
+    if (v->activity == ACTIVITY_HALTED && vcpu_has_event(v))
+        v->activity = ACTIVITY_RUN;
+    if (v->activity != ACTIVITY_RUN)
+        return VCPU_BLOCK;
+    return ask_for_interrupt(v);
+}
+
+static void run_timers(struct pcpu *cpu, u64 now)
+{
+    struct sched_entity *e;
+
+    while ((e = sched_timer_expired(&cpu->rq, now))) {
+        struct vcpu *v = container_of(e, struct vcpu, se);
+
+        vcpu_set_pending(v, PENDING_TIMER);
+        wake(v);
+    }
+}
+
+/* The vCPU's own share of its timer's work: on its processor, so that nobody else touches the local APIC. */
+static void take_timer(struct vcpu *v)
+{
+    if (vlapic_timer_fire(&v->lapic, rdtsc()))
+        v->count[SOCLE_STAT_TIMER]++;
+    vcpu_timer_changed(v);
+}
+
+static struct vcpu *decide(struct pcpu *cpu)
+{
+    u64 now = rdtsc();
+    struct sched_entity *e;
+
+    run_timers(cpu, now);
+    e = sched_pick(&cpu->rq, now);
+    if (cpu->rq.kick >= 0)
+        pcpu_kick((u32)cpu->rq.kick);
+    irq_arm_timer();
+    return e ? container_of(e, struct vcpu, se) : NULL;
+}
+
+static enum vcpu_action reschedule(struct vcpu *v)
+{
+    struct pcpu *cpu = this_cpu();
+    struct vcpu *next;
+
+    pcpu_flush_host_pending();
+    next = decide(cpu);
+    if (next == v)
+        return VCPU_RESUME;
+    cpu->next = next;
+    cpu->decided = true;
+    return VCPU_YIELD;
+}
+
+static enum vcpu_action complete_io(struct vcpu *v)
+{
+    switch (v->io.kind) {
+    case IO_NONE:
+    case IO_MMIO_WRITE:
+        v->io.kind = IO_NONE;
+        return VCPU_RESUME;
+    case IO_MSR_READ:
+    case IO_MSR_WRITE:
+        return msr_complete(v);
+    case IO_EXTINT:
+        v->io.kind = IO_NONE;
+        return VCPU_RESUME;
+    default:
+        vendor->get_sregs(v, &v->sregs);
+        return emulate_complete(v);
+    }
+}
+
+enum vcpu_action vcpu_pending_work(struct vcpu *v)
+{
+    enum vcpu_action action = VCPU_RESUME;
+    u32 work = __atomic_exchange_n(&v->pending, 0, __ATOMIC_ACQ_REL);
+
+    if (work & PENDING_WAIT)
+        finish_wait(v);
+    if (work & PENDING_TIMER) {
+        take_timer(v);
+        work |= PENDING_EVENT;
+    }
+    if (work & PENDING_RESCHED)
+        action = reschedule(v);
+    if (action == VCPU_RESUME && (work & PENDING_EVENT)) {
+        action = take_events(v);
+        work &= ~(u32)PENDING_EVENT;
+    }
+    if (action == VCPU_RESUME && (work & PENDING_COMPLETE)) {
+        work &= ~(u32)PENDING_COMPLETE;
+        action = complete_io(v);
+        if (action == VCPU_RESUME && v->complete_only) {
+            v->complete_only = false;
+            vcpu_set_pending(v, work & PENDING_CLOCK);
+            return vcpu_exit(v, SOCLE_EXIT_NONE);
+        }
+    }
+    if (action == VCPU_RESUME && (work & PENDING_CLOCK)) {
+        work &= ~(u32)PENDING_CLOCK;
+        action = pvclock_update(v);
+    }
+    vcpu_set_pending(v, work & (PENDING_EVENT | PENDING_COMPLETE | PENDING_CLOCK));
+    return action;
+}
+
+/* ---- for the run loops ---- */
+
+struct vcpu *vcpu_pick(void)
+{
+    struct pcpu *cpu = this_cpu();
+
+    if (cpu->released) {
+        int kick = sched_release(&cpu->released->se, rdtsc());
+
+        cpu->released = NULL;
+        if (kick >= 0)
+            pcpu_kick((u32)kick);
+    }
+    if (cpu->decided)
+        cpu->decided = false;
+    else
+        cpu->next = decide(cpu);
+    cpu->current = cpu->next;
+    return cpu->current;
+}
+
+static void put_blocked(struct vcpu *v, u64 now)
+{
+    struct vcpu *waiter;
+
+    vcpu_set_pending(v, PENDING_EVENT);
+    sched_prepare_block(&v->se);
+    if (vcpu_has_event(v) || !sched_block(&v->se, now))
+        return;
+    waiter = claim_waiter(v);
+    if (waiter) {
+        end_wait(waiter, SOCLE_RAN_BLOCKED);
+        wake(waiter);
+    }
+}
+
+/* The order matters: whoever sees the exit must find v stopped, and whoever finds it stopped, the exit. */
+static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
+{
+    struct vcpu *waiter = claim_waiter(v);
+    u32 port = v->port;
+    int kick;
+
+    if (waiter) {
+        kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
+        end_wait(waiter, SOCLE_RAN_EXIT);
+        if (kick >= 0)
+            pcpu_kick((u32)kick);
+        return;
+    }
+    __atomic_store_n(&v->exit_ready, true, __ATOMIC_SEQ_CST);
+    sched_stop(&v->se);
+    sched_put(&v->se, now);
+    publish_exit(v, port);
+}
+
+/* RUN: v becomes runnable unless it is so already, and dom0's vCPU waits. */
+static void put_handoff(struct pcpu *cpu, struct vcpu *d, u64 now)
+{
+    struct vcpu *v = d->waiting_on;
+    int kick, err;
+
+    vcpu_set_pending(d, PENDING_WAIT);
+    sched_prepare_block(&d->se);
+    d->wait_result = RAN_WAITING;
+    __atomic_store_n(&v->waiter, d, __ATOMIC_SEQ_CST);
+    if (vcpu_has_event(d))
+        return;
+    err = sched_handoff(&cpu->rq, &d->se, &v->se, now);
+    if (err != -E_BUSY)
+        return;
+    if (sched_state(&v->se) == SCHED_STOPPED && !v->exit_ready) {
+        kick = sched_start(&v->se, cpu->id, now);
+        if (kick >= 0)
+            pcpu_kick((u32)kick);
+    }
+    /* It may have exited or blocked before it could see its waiter. */
+    if (v->exit_ready || sched_state(&v->se) == SCHED_BLOCKED)
+        return;
+    sched_block(&d->se, now);
+}
+
+void vcpu_put(struct vcpu *v, enum vcpu_action action)
+{
+    struct pcpu *cpu = this_cpu();
+    u64 now = rdtsc();
+
+    vcpu_leave();
+    cpu->current = NULL;
+    cpu->released = v;
+    switch (action) {
+    case VCPU_BLOCK:
+        put_blocked(v, now);
+        break;
+    case VCPU_EXIT:
+        put_exited(cpu, v, now);
+        break;
+    case VCPU_HANDOFF:
+        put_handoff(cpu, v, now);
+        break;
+    default:
+        break;
+    }
+}
+
+bool vcpu_enter(struct vcpu *v)
+{
+    struct pcpu *cpu = this_cpu();
+    struct domain *d = v->domain;
+    bool stale = v->cpu_loaded != cpu->id;
+    u64 generation;
+
+    cpu->active = d;
+    v->cpu_loaded = cpu->id;
+    /* A full barrier: npt_flush either sees this entry, or this reads its new generation. */
+    __atomic_exchange_n(&cpu->entries, cpu->entries + 1, __ATOMIC_SEQ_CST);
+    generation = __atomic_load_n(&d->tlb_generation, __ATOMIC_ACQUIRE);
+    if (v->tlb_seen != generation) {
+        v->tlb_seen = generation;
+        v->count[SOCLE_STAT_FLUSH]++;
+        stale = true;
+    }
+    return stale;
+}
+
+void vcpu_leave(void)
+{
+    __atomic_store_n(&this_cpu()->active, NULL, __ATOMIC_RELEASE);
+}
+
+/* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
+ * component on and find another's registers in it. */
+void vcpu_load_common(struct vcpu *v)
+{
+    xsetbv(0, host_xcr0_mask);
+    xrstor(v->xsave_area, host_xcr0_mask);
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, v->xcr0);
+    write_dr0(v->dr[0]);
+    write_dr1(v->dr[1]);
+    write_dr2(v->dr[2]);
+    write_dr3(v->dr[3]);
+    if (host_has_tsc_aux)
+        wrmsr(MSR_TSC_AUX, v->tsc_aux);
+    v->count[SOCLE_STAT_SWITCH]++;
+}
+
+void vcpu_save_common(struct vcpu *v)
+{
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, host_xcr0_mask);
+    xsave(v->xsave_area, host_xcr0_mask);
+    v->dr[0] = read_dr0();
+    v->dr[1] = read_dr1();
+    v->dr[2] = read_dr2();
+    v->dr[3] = read_dr3();
+}
+
+void vcpu_set_xcr0(struct vcpu *v, u64 xcr0)
+{
+    v->xcr0 = xcr0;
+    xsetbv(0, xcr0);
+}
+
+int vcpu_next_interrupt(struct vcpu *v)
+{
+    if (unlikely(v->extint_vector >= 0))
+        return v->extint_vector;
+    if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v))
+        return VCPU_WINDOW;
+    return vlapic_pending(&v->lapic);
+}
+
+void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
+{
+    v->count[SOCLE_STAT_INJECTED]++;
+    if (v->extint_vector >= 0)
+        v->extint_vector = -1;
+    else
+        vlapic_accept(&v->lapic, vector);
+}
+
+/* ---- dom0's answers ---- */
+
+void vcpu_take_answer(struct vcpu *v)
+{
+    const volatile struct socle_vcpu_page *p = v->page;
+    s32 vector = p->extint_vector;
+
+    if (!domain_has(v->domain, DOMAIN_LAPIC))
+        v->irq_window = p->irq_window;
+    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 && vector < 256)
+        v->extint_vector = (s16)vector;
+    if (v->io.kind == IO_MSR_READ || v->io.kind == IO_MSR_WRITE) {
+        v->io.data = p->msr.value;
+        v->io.error = p->msr.error;
+    } else if (v->io.kind == IO_IN || v->io.kind == IO_MMIO_READ) {
+        v->io.data = *(const volatile u64 *)p->data;
+    }
+    v->io.answered = true;
+    if (v->io.kind != IO_NONE)
+        vcpu_set_pending(v, PENDING_COMPLETE);
+    vcpu_set_pending(v, PENDING_EVENT);
+}
+
+/* ---- ways out ---- */
+
+enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
+{
+    struct socle_vcpu_page *p = v->page;
+
+    ASSERT(p);
+    v->count[SOCLE_STAT_TO_DOM0]++;
+    p->exit = reason;
+    p->rip = v->rip;
+    p->rflags = v->rflags;
+    p->cr8 = vlapic_cr8(&v->lapic);
+    p->apic_base = v->lapic.base;
+    return VCPU_EXIT;
+}
+
+/* Dom0 itself cannot go on: the machine has lost its drivers. */
+static NORETURN void dom0_died(struct vcpu *v, const char *what)
+{
+    log_error("dom0's vCPU %u %s at rip %llx: resetting the machine", v->handle, what,
+              (unsigned long long)v->rip);
+    machine_reset();
+}
+
+enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2)
+{
+    log_limited("domain %u (%s) vCPU %u stopped: exit %llx, %llx, %llx at rip %llx", v->domain->id,
+                v->domain->name, v->apic_id, (unsigned long long)reason, (unsigned long long)info1,
+                (unsigned long long)info2, (unsigned long long)v->rip);
+    if (!v->page)
+        dom0_died(v, "had an exit that Socle does not know");
+    v->page->failed.reason = reason;
+    v->page->failed.info[0] = info1;
+    v->page->failed.info[1] = info2;
+    return vcpu_exit(v, SOCLE_EXIT_FAILED);
+}
+
+enum vcpu_action vcpu_shutdown(struct vcpu *v)
+{
+    if (!v->page)
+        dom0_died(v, "had a triple fault");
+    log_limited("domain %u (%s) vCPU %u: triple fault", v->domain->id, v->domain->name, v->apic_id);
+    return vcpu_exit(v, SOCLE_EXIT_SHUTDOWN);
+}
+
+enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7)
+{
+    v->page->debug.exception = vector;
+    v->page->debug.pc = v->rip;
+    v->page->debug.dr6 = dr6;
+    v->page->debug.dr7 = dr7;
+    return vcpu_exit(v, SOCLE_EXIT_DEBUG);
+}

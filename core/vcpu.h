@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A virtual processor: what the vendor parts and core know of it, its life between runnable, blocked and
+ * stopped, and its exits to dom0. The run loop in svm/ and vmx/ calls the functions of the second half. */
+#ifndef SOCLE_CORE_VCPU_H
+#define SOCLE_CORE_VCPU_H
+
+#include "core/abi.h"
+#include "core/domain.h"
+#include "core/sched.h"
+#include "core/types.h"
+#include "core/vlapic.h"
+
+/* Work to do before the next entry, one word, tested once. Set by any processor, atomically. */
+#define PENDING_EVENT    BIT(0) /* the local APIC has something new: INIT, SIPI, NMI, ExtINT */
+#define PENDING_RESCHED  BIT(1) /* the scheduler must decide anew */
+#define PENDING_COMPLETE BIT(2) /* an instruction waits for dom0's answer */
+#define PENDING_CLOCK    BIT(3) /* the paravirtual clock must be written again */
+#define PENDING_WAIT     BIT(4) /* dom0's vCPU: RUN has not returned yet */
+#define PENDING_TIMER    BIT(5) /* the local APIC's timer is due */
+
+/* What a handler wants of the run loop. All but RESUME take the vCPU off the processor. */
+enum vcpu_action {
+    VCPU_RESUME,
+    VCPU_YIELD,   /* stays runnable */
+    VCPU_BLOCK,   /* waits for an interrupt */
+    VCPU_EXIT,    /* dom0 must see to it: exit_* says what */
+    VCPU_HANDOFF, /* dom0's vCPU: RUN */
+};
+
+enum vcpu_activity { ACTIVITY_RUN, ACTIVITY_HALTED, ACTIVITY_WAIT_INIT, ACTIVITY_WAIT_SIPI };
+
+/* An exception, interrupt or NMI on its way in. */
+struct event {
+    bool valid;
+    bool has_error;
+    u8 vector;
+    u8 type; /* EVENT_* */
+    u32 error;
+};
+enum { EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFT = 4 };
+
+/* What an instruction that dom0 answers waits for. */
+enum io_kind {
+    IO_NONE,
+    IO_IN,
+    IO_OUT,
+    IO_INS,
+    IO_OUTS,
+    IO_MMIO_READ,
+    IO_MMIO_WRITES, /* not the last one of its instruction */
+    IO_MMIO_WRITE,  /* needs nothing more */
+    IO_MSR_READ,
+    IO_MSR_WRITE,
+    IO_EXTINT
+};
+
+struct io_state {
+    enum io_kind kind;
+    u8 size;
+    u8 length;  /* of the instruction, where it is known */
+    u16 port;
+    u32 count;
+    gpa_t gpa;
+    u32 msr;
+    u32 error;      /* MSR: dom0 wants #GP */
+    bool answered;  /* dom0's answer is in data */
+    u64 data;
+    u64 rip;      /* of the instruction and the one after it: nothing is completed elsewhere */
+    u64 next_rip;
+};
+
+/* What an instruction has read of MMIO so far, for when it is executed anew with the next answer, and what
+ * it still has to write there. At most two operands, each cut in two by a page's end. */
+#define REPLAY_MAX 4
+struct mmio_access {
+    gpa_t gpa;
+    u64 data;
+    u8 size;
+};
+struct replay {
+    u8 reads;
+    u8 writes;
+    struct mmio_access read[REPLAY_MAX];
+    struct mmio_access write[REPLAY_MAX];
+};
+
+struct vcpu {
+    u64 gpr[16]; /* hardware order; first, for the entry code */
+    u64 rip;
+    u64 rflags;
+    u64 next_rip; /* of the instruction that exited, set by the vendor part */
+    bool retired; /* that instruction is done: its interrupt shadow ends */
+    u32 pending;
+    u32 activity;
+    struct domain *domain;
+    void *vendor;         /* VMCB or VMCS, owned by svm/ or vmx/ */
+    struct vlapic lapic;
+    struct sched_entity se;
+
+    u32 handle;
+    u32 apic_id;
+    u32 tag;            /* ASID or VPID, valid on cpu_loaded in tag_generation */
+    u64 tag_generation;
+    u64 tlb_seen;       /* the domain's flushes that this vCPU's tag has followed */
+    u32 cpu_loaded; /* the processor whose registers hold this vCPU's state; ~0: none */
+    struct spinlock state_lock; /* dom0's calls on this vCPU; tried, never waited for */
+
+    struct event event;      /* to inject at the next entry */
+    bool nmi_pending;
+    bool extint_pending;     /* the PIC's output */
+    bool init_pending;
+    bool sipi_pending;
+    bool nmi_masked;
+    u8 sipi_vector;
+    s16 extint_vector;       /* got from dom0, -1: none */
+    bool irq_window;         /* without a LAPIC: dom0 wants to inject */
+
+    /* Exit to dom0. */
+    struct socle_vcpu_page *page; /* shared, NULL for dom0's own */
+    pfn_t page_pfn;
+    u32 port;
+    bool exit_ready;      /* an exit that nobody has fetched yet */
+    struct vcpu *waiter;  /* dom0's vCPU inside RUN */
+    struct vcpu *waiting_on; /* the same from the other side */
+    s64 wait_result;
+    struct io_state io;
+    struct replay replay; /* emulate.c */
+    bool complete_only; /* stop as soon as io is done */
+
+    /* State that is in the processor only while the vCPU is loaded. */
+    u64 xcr0;
+    u64 dr[4];
+    void *xsave_area; /* a pool page */
+    u64 tsc_aux;
+
+    struct socle_sregs sregs; /* filled by the vendor part for the emulator */
+    bool cr2_dirty; /* sregs.cr2 is new: the vendor part loads it at the next entry */
+    u64 tsc_adjust;
+    s64 tsc_offset;
+    u64 apic_base;
+    u64 clock_msr, clock_wall_msr;
+    u32 clock_version;
+    struct socle_cpuid *cpuid; /* a pool page */
+    u32 cpuid_count;
+    u64 guest_xcr0_mask; /* from CPUID leaf 0xd */
+    struct socle_guest_debug debug;
+
+    u64 count[SOCLE_STATS];
+};
+
+extern struct vcpu *vcpu_table[SOCLE_MAX_VCPUS];
+
+static inline void vcpu_set_pending(struct vcpu *v, u32 bits)
+{
+    __atomic_fetch_or(&v->pending, bits, __ATOMIC_RELEASE);
+}
+
+static inline void vcpu_clear_pending(struct vcpu *v, u32 bits)
+{
+    __atomic_fetch_and(&v->pending, ~bits, __ATOMIC_ACQUIRE);
+}
+
+/* The instruction that exited is done. */
+static inline void vcpu_skip(struct vcpu *v)
+{
+    v->rip = v->next_rip;
+    v->retired = true;
+}
+
+static inline void vcpu_raise(struct vcpu *v, u8 vector, bool has_error, u32 error)
+{
+    v->event = (struct event){true, has_error, vector, EVENT_EXCEPTION, error};
+}
+
+static inline void vcpu_raise_gp(struct vcpu *v)
+{
+    vcpu_raise(v, 13, true, 0);
+}
+
+static inline void vcpu_raise_ud(struct vcpu *v)
+{
+    vcpu_raise(v, 6, false, 0);
+}
+
+/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's own.
+ * Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id), -E_INVAL. */
+int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
+
+/* Frees it; it is stopped and nobody can find it any more. */
+void vcpu_destroy(struct vcpu *v);
+
+/* By handle, with a reference on its domain (domain_put(v->domain)); NULL if there is none. */
+struct vcpu *vcpu_get(u32 handle);
+
+/* The state after RESET (power_on) or INIT. */
+void vcpu_reset(struct vcpu *v, bool init);
+
+/* Whether v would go on if it ran now. On its processor. */
+bool vcpu_has_event(struct vcpu *v);
+
+/* Something for v arrived: wakes it if it waits, makes its processor look if it runs. Any processor. */
+void vcpu_notify(struct vcpu *v);
+
+/* Posts a fixed interrupt; any processor. */
+void vcpu_post(struct vcpu *v, u8 vector, bool level);
+
+/* 0, or -E_AGAIN while it still runs elsewhere (it was kicked). */
+int vcpu_stop(struct vcpu *v);
+
+/* ---- for the run loops ---- */
+
+/* Chooses what this processor runs now; NULL: nothing, sleep until an interrupt. */
+struct vcpu *vcpu_pick(void);
+
+/* Does what v->pending says, before an entry. */
+enum vcpu_action vcpu_pending_work(struct vcpu *v);
+
+/* Registers that both vendors leave in the processor: debug, extended state, TSC_AUX. */
+void vcpu_load_common(struct vcpu *v);
+void vcpu_save_common(struct vcpu *v);
+
+/* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_leave(). True: the
+ * vCPU needs a new tag, because translations were taken back since it last ran or it ran elsewhere. */
+bool vcpu_enter(struct vcpu *v);
+void vcpu_leave(void);
+
+/* Takes v off this processor, its state already saved to memory. */
+void vcpu_put(struct vcpu *v, enum vcpu_action action);
+
+/* The next external interrupt to inject: a vector; -1: none; VCPU_WINDOW: none yet, but there must be an exit
+ * when one can be taken. */
+#define VCPU_WINDOW (-2)
+int vcpu_next_interrupt(struct vcpu *v);
+
+/* The processor took it. */
+void vcpu_accept_interrupt(struct vcpu *v, u8 vector);
+
+/* An exit to dom0 with this reason; fields of v->page besides it are set by the caller. */
+enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason);
+
+/* A failed entry or an exit that Socle does not know: logs, ends the domain (dom0: the machine). */
+enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);
+
+/* Takes from v's page what dom0 answers to its last exit; copied once. v is stopped. */
+void vcpu_take_answer(struct vcpu *v);
+
+/* #DB or #BP that dom0's debugger asked for. */
+enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7);
+
+/* XSETBV, for the loaded vCPU; checked by the caller. */
+void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);
+
+/* Triple fault. */
+enum vcpu_action vcpu_shutdown(struct vcpu *v);
+
+#endif

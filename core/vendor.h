@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The one table through which core reaches svm/ or vmx/. Nothing of it is called on the exit path. */
+#ifndef SOCLE_CORE_VENDOR_H
+#define SOCLE_CORE_VENDOR_H
+
+#include "core/abi.h"
+#include "core/npt.h"
+#include "core/types.h"
+
+struct vcpu;
+struct pcpu;
+
+struct vendor_ops {
+    const char *name;
+    const struct npt_format *npt_format;
+    u32 abi_call; /* SOCLE_CPUID_INFO EBX: which instruction is a hypercall */
+
+    /* Whether this machine can be used; *why says in words why not. Boot processor. */
+    bool (*detect)(const char **why);
+    /* Turns virtualization on, on the calling processor. 0 or -E_NOMEM, -E_NODEV. */
+    int (*init_cpu)(struct pcpu *cpu);
+    /* Names of the features in use. */
+    void (*features)(char *text, size_t size);
+    /* Never returns: runs what vcpu_pick() gives. */
+    NORETURN void (*run)(void);
+
+    /* v is stopped in all of these. */
+    int (*vcpu_init)(struct vcpu *v);
+    void (*vcpu_free)(struct vcpu *v);
+    void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
+    void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
+    bool (*get_msr)(struct vcpu *v, u32 index, u64 *value); /* false: not one that the vendor holds */
+    bool (*set_msr)(struct vcpu *v, u32 index, u64 value);
+    void (*get_debug)(struct vcpu *v, struct socle_debug *d);
+    void (*set_debug)(struct vcpu *v, const struct socle_debug *d);
+    bool (*get_shadow)(struct vcpu *v); /* STI or MOV SS shadow */
+    void (*set_shadow)(struct vcpu *v, bool shadow);
+    void (*update_tsc_offset)(struct vcpu *v);
+};
+
+extern const struct vendor_ops *vendor;
+extern const struct vendor_ops svm_ops;
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Processor instructions and the architecture's constants that core, drivers and the vendor parts share.
+ * Names as in the vendors' manuals and Linux. */
+#ifndef SOCLE_CORE_X86_H
+#define SOCLE_CORE_X86_H
+
+#include "core/types.h"
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+
+#define CR0_PE BIT(0)
+#define CR0_MP BIT(1)
+#define CR0_EM BIT(2)
+#define CR0_TS BIT(3)
+#define CR0_ET BIT(4)
+#define CR0_NE BIT(5)
+#define CR0_WP BIT(16)
+#define CR0_AM BIT(18)
+#define CR0_NW BIT(29)
+#define CR0_CD BIT(30)
+#define CR0_PG BIT(31)
+
+#define CR4_VME        BIT(0)
+#define CR4_PVI        BIT(1)
+#define CR4_TSD        BIT(2)
+#define CR4_DE         BIT(3)
+#define CR4_PSE        BIT(4)
+#define CR4_PAE        BIT(5)
+#define CR4_MCE        BIT(6)
+#define CR4_PGE        BIT(7)
+#define CR4_PCE        BIT(8)
+#define CR4_OSFXSR     BIT(9)
+#define CR4_OSXMMEXCPT BIT(10)
+#define CR4_UMIP       BIT(11)
+#define CR4_LA57       BIT(12)
+#define CR4_VMXE       BIT(13)
+#define CR4_FSGSBASE   BIT(16)
+#define CR4_PCIDE      BIT(17)
+#define CR4_OSXSAVE    BIT(18)
+#define CR4_SMEP       BIT(20)
+#define CR4_SMAP       BIT(21)
+#define CR4_PKE        BIT(22)
+
+#define EFER_SCE   BIT(0)
+#define EFER_LME   BIT(8)
+#define EFER_LMA   BIT(10)
+#define EFER_NXE   BIT(11)
+#define EFER_SVME  BIT(12)
+#define EFER_LMSLE BIT(13)
+#define EFER_FFXSR BIT(14)
+
+#define RFLAGS_CF    BIT(0)
+#define RFLAGS_FIXED BIT(1)
+#define RFLAGS_ZF    BIT(6)
+#define RFLAGS_TF    BIT(8)
+#define RFLAGS_IF    BIT(9)
+#define RFLAGS_DF    BIT(10)
+#define RFLAGS_RF    BIT(16)
+#define RFLAGS_VM    BIT(17)
+
+enum {
+    VEC_DE = 0,
+    VEC_DB = 1,
+    VEC_NMI = 2,
+    VEC_BP = 3,
+    VEC_UD = 6,
+    VEC_DF = 8,
+    VEC_TS = 10,
+    VEC_GP = 13,
+    VEC_PF = 14,
+    VEC_AC = 17,
+    VEC_MC = 18
+};
+
+#define PF_PRESENT BIT(0)
+#define PF_WRITE   BIT(1)
+#define PF_USER    BIT(2)
+#define PF_RSVD    BIT(3)
+#define PF_FETCH   BIT(4)
+
+#define MSR_TSC              0x10
+#define MSR_APIC_BASE        0x1b
+#define MSR_TSC_ADJUST       0x3b
+#define MSR_SPEC_CTRL        0x48
+#define MSR_UCODE_REV        0x8b
+#define MSR_MTRRCAP          0xfe
+#define MSR_SYSENTER_CS      0x174
+#define MSR_SYSENTER_ESP     0x175
+#define MSR_SYSENTER_EIP     0x176
+#define MSR_DEBUGCTL         0x1d9
+#define MSR_PAT              0x277
+#define MSR_MTRR_DEF_TYPE    0x2ff
+#define MSR_TSC_DEADLINE     0x6e0
+#define MSR_X2APIC_FIRST     0x800
+#define MSR_X2APIC_LAST      0x8ff
+#define MSR_EFER             0xc0000080
+#define MSR_STAR             0xc0000081
+#define MSR_LSTAR            0xc0000082
+#define MSR_CSTAR            0xc0000083
+#define MSR_SFMASK           0xc0000084
+#define MSR_FS_BASE          0xc0000100
+#define MSR_GS_BASE          0xc0000101
+#define MSR_KERNEL_GS_BASE   0xc0000102
+#define MSR_TSC_AUX          0xc0000103
+#define MSR_SYSCFG           0xc0010010
+#define MSR_HWCR             0xc0010015
+#define MSR_PATCH_LEVEL      0x8b
+#define MSR_DE_CFG           0xc0011029
+
+#define PAT_RESET 0x0007040600070406ull
+
+#define APIC_BASE_BSP    BIT(8)
+#define APIC_BASE_X2APIC BIT(10)
+#define APIC_BASE_ENABLE BIT(11)
+#define APIC_DEFAULT_PA  0xfee00000ull
+
+struct cpuid_regs {
+    u32 eax, ebx, ecx, edx;
+};
+
+static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
+{
+    struct cpuid_regs r;
+
+    __asm__ volatile("cpuid"
+                     : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+                     : "a"(leaf), "c"(subleaf));
+    return r;
+}
+
+static inline u64 rdmsr(u32 msr)
+{
+    u32 lo, hi;
+
+    __asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr) : "memory");
+    return lo | (u64)hi << 32;
+}
+
+static inline void wrmsr(u32 msr, u64 value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+}
+
+static inline u64 rdtsc(void)
+{
+    u32 lo, hi;
+
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    return lo | (u64)hi << 32;
+}
+
+#define DEFINE_CR(n)                                                                               \
+    static inline u64 read_cr##n(void)                                                             \
+    {                                                                                              \
+        u64 v;                                                                                     \
+        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");                             \
+        return v;                                                                                  \
+    }                                                                                              \
+    static inline void write_cr##n(u64 v)                                                          \
+    {                                                                                              \
+        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                                 \
+    }
+DEFINE_CR(0)
+DEFINE_CR(2)
+DEFINE_CR(3)
+DEFINE_CR(4)
+
+#define DEFINE_DR(n)                                                                               \
+    static inline u64 read_dr##n(void)                                                             \
+    {                                                                                              \
+        u64 v;                                                                                     \
+        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory");                             \
+        return v;                                                                                  \
+    }                                                                                              \
+    static inline void write_dr##n(u64 v)                                                          \
+    {                                                                                              \
+        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");                                 \
+    }
+DEFINE_DR(0)
+DEFINE_DR(1)
+DEFINE_DR(2)
+DEFINE_DR(3)
+
+static inline void invlpg(const void *va)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
+}
+
+static inline void xsetbv(u32 index, u64 value)
+{
+    __asm__ volatile("xsetbv" : : "c"(index), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+}
+
+static inline void xsave(void *area, u64 mask)
+{
+    __asm__ volatile("xsave64 (%0)"
+                     :
+                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
+                     : "memory");
+}
+
+static inline void xrstor(const void *area, u64 mask)
+{
+    __asm__ volatile("xrstor64 (%0)"
+                     :
+                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
+                     : "memory");
+}
+
+static inline void cpu_relax(void)
+{
+    __builtin_ia32_pause();
+}
+
+static inline NORETURN void cpu_halt_forever(void)
+{
+    for (;;)
+        __asm__ volatile("cli; hlt" : : : "memory");
+}
+
+static inline bool is_canonical(u64 va)
+{
+    return (u64)((s64)(va << 16) >> 16) == va;
+}
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The physical local APIC (Intel SDM vol. 3, ch. 11; AMD APM vol. 2, ch. 16). */
+#include "drivers/apic.h"
+#include "core/log.h"
+#include "core/paging.h"
+#include "core/x86.h"
+
+enum {
+    REG_ID = 0x02,
+    REG_TPR = 0x08,
+    REG_EOI = 0x0b,
+    REG_LDR = 0x0d,
+    REG_DFR = 0x0e,
+    REG_SVR = 0x0f,
+    REG_TMR = 0x18,
+    REG_ICR = 0x30,
+    REG_ICR2 = 0x31,
+    REG_LVTT = 0x32,
+    REG_LVT_THERMAL = 0x33,
+    REG_LVT_PERF = 0x34,
+    REG_LVT0 = 0x35,
+    REG_LVT1 = 0x36,
+    REG_LVT_ERROR = 0x37,
+    REG_TMICT = 0x38,
+    REG_TMCCT = 0x39,
+    REG_TDCR = 0x3e
+};
+
+#define SVR_ENABLE        0x100u
+#define LVT_MASKED        0x10000u
+#define LVTT_DEADLINE     0x40000u
+#define ICR_PENDING       0x1000u
+#define ICR_ASSERT        0x4000u
+#define ICR_INIT          0x500u
+#define ICR_STARTUP       0x600u
+#define ICR_ALL_BUT_SELF  0xc0000u
+#define TDCR_DIVIDE_BY_16 0x3u
+#define TIMER_SHIFT       32
+
+static volatile u32 *mmio;
+static bool x2apic, deadline_mode;
+static u64 ticks_per_tsc; /* of the one-shot counter, fixed point */
+static u64 longest_tsc;   /* what the counter reaches */
+
+static u32 read_reg(u32 reg)
+{
+    return x2apic ? (u32)rdmsr(MSR_X2APIC_FIRST + reg) : mmio[reg * 4];
+}
+
+static void write_reg(u32 reg, u32 value)
+{
+    if (x2apic)
+        wrmsr(MSR_X2APIC_FIRST + reg, value);
+    else
+        mmio[reg * 4] = value;
+}
+
+void apic_init(void)
+{
+    struct cpuid_regs features = cpuid(1, 0);
+
+    x2apic = features.ecx & BIT(21);
+    deadline_mode = features.ecx & BIT(24);
+    mmio = paging_map_device(rdmsr(MSR_APIC_BASE) & PAGE_MASK);
+}
+
+void apic_init_cpu(void)
+{
+    u64 base = rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE;
+
+    wrmsr(MSR_APIC_BASE, base);
+    if (x2apic)
+        wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2APIC);
+    write_reg(REG_TPR, 0);
+    write_reg(REG_LVT_THERMAL, LVT_MASKED);
+    write_reg(REG_LVT_PERF, LVT_MASKED);
+    write_reg(REG_LVT0, LVT_MASKED);
+    write_reg(REG_LVT1, LVT_MASKED);
+    write_reg(REG_LVT_ERROR, LVT_MASKED | APIC_VECTOR_ERROR);
+    write_reg(REG_TDCR, TDCR_DIVIDE_BY_16);
+    write_reg(REG_LVTT, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
+    write_reg(REG_SVR, SVR_ENABLE | APIC_VECTOR_SPURIOUS);
+}
+
+u32 apic_id(void)
+{
+    return x2apic ? read_reg(REG_ID) : read_reg(REG_ID) >> 24;
+}
+
+bool apic_is_x2apic(void)
+{
+    return x2apic;
+}
+
+void apic_eoi(void)
+{
+    write_reg(REG_EOI, 0);
+}
+
+void apic_timer_calibrate(u64 tsc_khz)
+{
+    u64 start, elapsed, ticks;
+
+    if (deadline_mode)
+        return;
+    write_reg(REG_LVTT, LVT_MASKED | APIC_VECTOR_TIMER);
+    write_reg(REG_TMICT, ~0u);
+    start = rdtsc();
+    while (rdtsc() - start < tsc_khz * 10)
+        cpu_relax();
+    ticks = ~0u - read_reg(REG_TMCCT);
+    elapsed = rdtsc() - start;
+    write_reg(REG_TMICT, 0);
+    write_reg(REG_LVTT, APIC_VECTOR_TIMER);
+    ticks_per_tsc = (ticks << TIMER_SHIFT) / elapsed;
+    longest_tsc = (elapsed << 30) / MAX(ticks, 1u);
+    log_info("local APIC timer: %llu kHz", (unsigned long long)(ticks * tsc_khz / elapsed));
+}
+
+void apic_timer_set(u64 deadline)
+{
+    u64 now, delta;
+
+    if (deadline_mode) {
+        wrmsr(MSR_TSC_DEADLINE, deadline == ~0ull ? 0 : deadline);
+        return;
+    }
+    if (deadline == ~0ull) {
+        write_reg(REG_TMICT, 0);
+        return;
+    }
+    now = rdtsc();
+    delta = deadline > now ? MIN(deadline - now, longest_tsc) : 0;
+    write_reg(REG_TMICT, (u32)((delta * ticks_per_tsc) >> TIMER_SHIFT) + 1);
+}
+
+/* xAPIC: the command register takes one command at a time. The wait ends: delivery depends on no domain. */
+static void send_command(u32 dest, u32 command)
+{
+    if (x2apic) {
+        wrmsr(MSR_X2APIC_FIRST + REG_ICR, (u64)dest << 32 | command);
+        return;
+    }
+    while (mmio[REG_ICR * 4] & ICR_PENDING)
+        cpu_relax();
+    mmio[REG_ICR2 * 4] = dest << 24;
+    mmio[REG_ICR * 4] = command;
+}
+
+void apic_send(u32 dest, u8 vector)
+{
+    send_command(dest, ICR_ASSERT | vector);
+}
+
+void apic_send_init(u32 dest)
+{
+    send_command(dest, ICR_ASSERT | ICR_INIT);
+}
+
+void apic_send_startup(u32 dest, u8 page)
+{
+    send_command(dest, ICR_ASSERT | ICR_STARTUP | page);
+}
+
+void apic_stop_others(void)
+{
+    if (mmio)
+        send_command(0, ICR_ALL_BUT_SELF | ICR_ASSERT | APIC_VECTOR_STOP);
+}
+
+bool apic_is_level(u8 vector)
+{
+    return read_reg(REG_TMR + vector / 32) >> (vector % 32) & 1;
+}
+
+void apic_set_logical(u32 ldr, u32 dfr)
+{
+    if (x2apic)
+        return;
+    write_reg(REG_DFR, dfr);
+    write_reg(REG_LDR, ldr);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The time-stamp counter's rate. */
+#include "drivers/tsc.h"
+#include "core/io.h"
+#include "core/log.h"
+#include "core/panic.h"
+#include "core/x86.h"
+
+#define PM_TIMER_HZ   3579545u
+#define PIT_HZ        1193182u
+#define MEASURE_MS    50u
+#define PIT_CHANNEL_2 0x42
+#define PIT_COMMAND   0x43
+#define PIT_GATE      0x61
+#define PIT_OUT2      0x20
+#define SPIN_LIMIT    100000000u
+
+u64 tsc_khz;
+u64 tsc_boot;
+u32 tsc_pv_mul;
+s8 tsc_pv_shift;
+static u64 ns_mult, tsc_mult; /* fixed point, 2^32 */
+
+/* Returns the TSC ticks of MEASURE_MS, 0 if the timer stands still. The 24-bit form wraps after 4.7 s. */
+static u64 measure_pm_timer(u16 port)
+{
+    u32 wanted = PM_TIMER_HZ / 1000 * MEASURE_MS, first = inl(port), passed = 0;
+    u64 start = rdtsc();
+
+    for (u32 i = 0; i < SPIN_LIMIT && passed < wanted; i++)
+        passed = (inl(port) - first) & 0xffffff;
+    if (passed < wanted)
+        return 0;
+    return (rdtsc() - start) * wanted / passed;
+}
+
+static u64 measure_pit(void)
+{
+    u32 count = PIT_HZ / 1000 * MEASURE_MS, i;
+    u8 gate = inb(PIT_GATE) & 0xfc;
+    u64 start;
+
+    outb(PIT_GATE, gate | 1);
+    outb(PIT_COMMAND, 0xb0); /* channel 2, both bytes, mode 0: the output rises at the end */
+    outb(PIT_CHANNEL_2, (u8)count);
+    outb(PIT_CHANNEL_2, (u8)(count >> 8));
+    start = rdtsc();
+    for (i = 0; i < SPIN_LIMIT && !(inb(PIT_GATE) & PIT_OUT2); i++)
+        ;
+    outb(PIT_GATE, gate);
+    return i < SPIN_LIMIT ? rdtsc() - start : 0;
+}
+
+/* As the kvmclock structure wants it: a factor of 2^31..2^32 and a power of two. */
+static void compute_pv_factors(void)
+{
+    u64 khz = tsc_khz;
+    u64 base = 1000000; /* ns per ms */
+
+    tsc_pv_shift = 0;
+    while (khz > base * 2) {
+        khz >>= 1;
+        tsc_pv_shift--;
+    }
+    while (khz <= base) {
+        khz <<= 1;
+        tsc_pv_shift++;
+    }
+    tsc_pv_mul = (u32)MIN((base << 32) / khz, 0xffffffffull);
+}
+
+void tsc_calibrate(u16 pm_timer_port)
+{
+    u64 ticks = pm_timer_port ? measure_pm_timer(pm_timer_port) : 0;
+
+    if (!ticks)
+        ticks = measure_pit();
+    if (!ticks)
+        panic("neither the ACPI PM timer nor the 8254 runs: the TSC's rate cannot be measured");
+    tsc_khz = ticks / MEASURE_MS;
+    tsc_boot = rdtsc();
+    ns_mult = (1000000ull << 32) / tsc_khz;
+    tsc_mult = (tsc_khz << 32) / 1000000;
+    compute_pv_factors();
+    log_info("TSC: %llu kHz", (unsigned long long)tsc_khz);
+}
+
+static u64 scale(u64 value, u64 mult)
+{
+    return (u64)(((unsigned __int128)value * mult) >> 32);
+}
+
+u64 tsc_to_ns(u64 ticks)
+{
+    return scale(ticks, ns_mult);
+}
+
+u64 ns_to_tsc(u64 ns)
+{
+    return scale(ns, tsc_mult);
+}

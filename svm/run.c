@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/exits.h"
+#include "core/irq.h"
+#include "core/log.h"
+#include "core/paging.h"
+#include "core/panic.h"
+#include "core/pcpu.h"
+#include "core/x86.h"
+#include "svm/svm.h"
+
+#define EXIT_INT_INFO_VALID BIT(31)
+
+#define IOIO_IN     BIT(0)
+#define IOIO_STRING BIT(2)
+#define IOIO_SIZE(info) ((u8)((info) >> 4 & 7))
+
+#define NPF_WRITE BIT(1)
+#define NPF_FETCH BIT(4)
+
+/* ---- before the entry ---- */
+
+/* A tag (ASID) of its own on this processor; old ones are never used again before all are flushed. */
+static void assign_tag(struct vcpu *v, struct vmcb *c)
+{
+    struct pcpu *cpu = this_cpu();
+
+    if (cpu->asid_next >= svm_features.asids) {
+        cpu->asid_next = 1;
+        cpu->asid_generation++;
+        c->tlb_control = TLB_CONTROL_FLUSH_ALL;
+    }
+    v->tag = (u32)cpu->asid_next++;
+    v->tag_generation = cpu->asid_generation;
+    c->asid = v->tag;
+}
+
+static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error)
+{
+    c->event_inj = vector | (u64)type << 8 | EVENT_INJ_VALID | (has_error ? EVENT_INJ_ERROR : 0) |
+                   (u64)error << 32;
+}
+
+/* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never delivered,
+ * because its exit comes first (AMD APM vol. 2, 15.21.4). */
+static void open_interrupt_window(struct vmcb *c)
+{
+    c->int_ctl |= INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST;
+    c->intercept1 |= INTERCEPT_VINTR;
+}
+
+static void close_interrupt_window(struct vmcb *c)
+{
+    c->int_ctl &= ~(INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST);
+    c->intercept1 &= ~(u32)INTERCEPT_VINTR;
+}
+
+static bool inject_nmi(struct vcpu *v, struct vmcb *c)
+{
+    if (v->nmi_masked || (c->int_state & 1))
+        return false;
+    v->nmi_pending = false;
+    v->nmi_masked = true;
+    c->intercept1 |= INTERCEPT_IRET;
+    inject(c, VEC_NMI, EVENT_NMI, false, 0);
+    return true;
+}
+
+static void inject_interrupt(struct vcpu *v, struct vmcb *c, int vector)
+{
+    if (!(v->rflags & RFLAGS_IF) || (c->int_state & 1) || (c->event_inj & EVENT_INJ_VALID)) {
+        open_interrupt_window(c);
+        return;
+    }
+    inject(c, (u8)vector, EVENT_INTERRUPT, false, 0);
+    vcpu_accept_interrupt(v, (u8)vector);
+}
+
+/* Events in the order of their priority; at most one is delivered by an entry. */
+static void prepare_events(struct vcpu *v, struct vmcb *c)
+{
+    int vector;
+
+    c->event_inj = 0;
+    if (v->event.valid) {
+        inject(c, v->event.vector, v->event.type, v->event.has_error, v->event.error);
+        v->event.valid = false;
+    } else if (v->nmi_pending && inject_nmi(v, c)) {
+        v->count[SOCLE_STAT_INJECTED]++;
+    }
+    vector = vcpu_next_interrupt(v);
+    if (unlikely(vector == VCPU_WINDOW))
+        open_interrupt_window(c);
+    else if (unlikely(vector >= 0))
+        inject_interrupt(v, c, vector);
+    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+        c->intercept_cr_write |= BIT(8);
+}
+
+/* ---- after the exit ---- */
+
+/* An event whose delivery the exit interrupted comes again at the next entry; a software interrupt does so by
+ * executing its instruction again. */
+static void requeue_event(struct vcpu *v, struct vmcb *c)
+{
+    u64 info = c->exit_int_info;
+    u8 type = info >> 8 & 7;
+
+    if (type == EVENT_SOFT)
+        return;
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+        return;
+    v->event = (struct event){.valid = true,
+                              .has_error = !!(info & EVENT_INJ_ERROR),
+                              .vector = (u8)info,
+                              .type = type,
+                              .error = (u32)(info >> 32)};
+}
+
+static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op, enum vcpu_action (*handler)(struct vcpu *))
+{
+    struct vmcb *c = vmcb_of(v);
+    struct insn insn;
+    enum vcpu_action action;
+
+    if (svm_features.next_rip) {
+        v->next_rip = c->next_rip;
+        return handler(v);
+    }
+    svm_get_sregs(v, &v->sregs);
+    action = exit_find_next_rip(v, op, &insn);
+    return action == VCPU_RESUME && v->next_rip != v->rip ? handler(v) : action;
+}
+
+static enum vcpu_action handle_cpuid(struct vcpu *v)
+{
+    return exit_cpuid(v, vmcb_of(v)->cr4);
+}
+
+static enum vcpu_action handle_hypercall(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    return exit_hypercall(v, c->cpl, (c->efer & EFER_LMA) && (c->cs.attr & BIT(9)));
+}
+
+static enum vcpu_action handle_xsetbv(struct vcpu *v)
+{
+    return exit_xsetbv(v, vmcb_of(v)->cpl, vmcb_of(v)->cr4);
+}
+
+static enum vcpu_action handle_nothing(struct vcpu *v)
+{
+    vcpu_skip(v);
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_rdpmc(struct vcpu *v)
+{
+    vcpu_raise_gp(v);
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
+{
+    u64 info = c->exit_info1;
+
+    v->count[SOCLE_STAT_IO]++;
+    v->next_rip = c->exit_info2;
+    if (likely(!(info & IOIO_STRING)))
+        return exit_io(v, (u16)(info >> 16), IOIO_SIZE(info), info & IOIO_IN);
+    svm_get_sregs(v, &v->sregs);
+    return exit_emulate(v);
+}
+
+static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
+{
+    if (c->exit_info1) {
+        v->count[SOCLE_STAT_MSR_WRITE]++;
+        return skip_checked(v, INSN_WRMSR, exit_wrmsr);
+    }
+    v->count[SOCLE_STAT_MSR_READ]++;
+    return skip_checked(v, INSN_RDMSR, exit_rdmsr);
+}
+
+static enum vcpu_action handle_npf(struct vcpu *v, struct vmcb *c)
+{
+    u64 info = c->exit_info1;
+
+    svm_get_sregs(v, &v->sregs);
+    return exit_npf(v, c->exit_info2, info & NPF_WRITE, info & NPF_FETCH);
+}
+
+static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
+{
+    u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
+
+    v->count[SOCLE_STAT_EXCEPTION]++;
+    if (vector == VEC_MC)
+        panic("machine check");
+    if (vector == VEC_DB && v->debug.flags)
+        return vcpu_debug_exit(v, vector, c->dr6, c->dr7);
+    vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_interrupt(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_INTERRUPT]++;
+    svm_take_interrupts();
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
+{
+    v->count[SOCLE_STAT_WINDOW]++;
+    close_interrupt_window(c);
+    return VCPU_RESUME;
+}
+
+/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for the exit
+ * after this one. */
+static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
+{
+    c->intercept1 &= ~(u32)INTERCEPT_IRET;
+    v->nmi_masked = false;
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+{
+    v->count[SOCLE_STAT_CR]++;
+    c->intercept_cr_write &= (u16)~BIT(8);
+    svm_get_sregs(v, &v->sregs);
+    return exit_emulate(v);
+}
+
+static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
+{
+    switch (c->exit_code) {
+    case SVM_EXIT_CPUID:
+        v->count[SOCLE_STAT_CPUID]++;
+        return skip_checked(v, INSN_CPUID, handle_cpuid);
+    case SVM_EXIT_VMMCALL:
+        v->count[SOCLE_STAT_HYPERCALL]++;
+        return skip_checked(v, INSN_VMMCALL, handle_hypercall);
+    case SVM_EXIT_MSR:
+        return handle_msr(v, c);
+    case SVM_EXIT_IOIO:
+        return handle_io(v, c);
+    case SVM_EXIT_NPF:
+        return handle_npf(v, c);
+    case SVM_EXIT_INTR:
+        return handle_interrupt(v);
+    case SVM_EXIT_VINTR:
+        return handle_window(v, c);
+    case SVM_EXIT_HLT:
+        v->count[SOCLE_STAT_HLT]++;
+        return skip_checked(v, INSN_HLT, exit_hlt);
+    case SVM_EXIT_WRITE_CR8:
+        return handle_cr8(v, c);
+    case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_AC:
+    case SVM_EXIT_EXCP_BASE + VEC_MC:
+        return handle_exception(v, c);
+    case SVM_EXIT_IRET:
+        return handle_iret(v, c);
+    case SVM_EXIT_XSETBV:
+        v->count[SOCLE_STAT_OTHER]++;
+        return skip_checked(v, INSN_XSETBV, handle_xsetbv);
+    case SVM_EXIT_WBINVD:
+        v->count[SOCLE_STAT_OTHER]++;
+        return skip_checked(v, INSN_WBINVD, handle_nothing);
+    case SVM_EXIT_INVD: /* it would throw away others' data */
+        v->count[SOCLE_STAT_OTHER]++;
+        return skip_checked(v, INSN_INVD, handle_nothing);
+    case SVM_EXIT_RDPMC:
+        v->count[SOCLE_STAT_OTHER]++;
+        return handle_rdpmc(v);
+    case SVM_EXIT_NMI:
+    case SVM_EXIT_INIT:
+        return handle_interrupt(v);
+    case SVM_EXIT_SHUTDOWN:
+        return vcpu_shutdown(v);
+    case SVM_EXIT_RSM:
+    case SVM_EXIT_INVLPGA:
+    case SVM_EXIT_VMRUN:
+    case SVM_EXIT_VMLOAD:
+    case SVM_EXIT_VMSAVE:
+    case SVM_EXIT_STGI:
+    case SVM_EXIT_CLGI:
+    case SVM_EXIT_SKINIT:
+    case SVM_EXIT_MONITOR:
+    case SVM_EXIT_MWAIT:
+    case SVM_EXIT_MWAIT_ARMED:
+    case SVM_EXIT_RDPRU:
+        v->count[SOCLE_STAT_OTHER]++;
+        return exit_undefined(v);
+    default:
+        return vcpu_fail(v, c->exit_code, c->exit_info1, c->exit_info2);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void enter_guest(struct vcpu *v, struct vmcb *c)
+{
+    if (unlikely(v->retired)) {
+        c->int_state &= ~1ull;
+        v->retired = false;
+    }
+    if (unlikely(v->cr2_dirty)) {
+        c->cr2 = v->sregs.cr2;
+        v->cr2_dirty = false;
+    }
+    prepare_events(v, c);
+    c->tlb_control = 0;
+    if (unlikely(vcpu_enter(v)) || v->tag_generation != this_cpu()->asid_generation)
+        assign_tag(v, c);
+    c->int_ctl = (c->int_ctl & ~INT_CTL_TPR) | vlapic_cr8(&v->lapic);
+    c->rax = v->gpr[RAX];
+    c->rsp = v->gpr[RSP];
+    c->rip = v->rip;
+    c->rflags = v->rflags;
+    c->clean = 0;
+    svm_enter(v->gpr, virt_to_phys(c));
+    v->gpr[RAX] = c->rax;
+    v->gpr[RSP] = c->rsp;
+    v->rip = c->rip;
+    v->rflags = c->rflags;
+    v->count[SOCLE_STAT_EXITS]++;
+    vlapic_set_cr8(&v->lapic, c->int_ctl & INT_CTL_TPR);
+    if (unlikely(c->exit_int_info & EXIT_INT_INFO_VALID))
+        requeue_event(v, c);
+}
+
+static enum vcpu_action run_once(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE))) {
+        enum vcpu_action action = vcpu_pending_work(v);
+
+        if (action != VCPU_RESUME)
+            return action;
+    }
+    enter_guest(v, c);
+    return dispatch_exit(v, c);
+}
+
+void svm_run(void)
+{
+    for (;;) {
+        struct vcpu *v = vcpu_pick();
+        enum vcpu_action action = VCPU_RESUME;
+
+        if (!v) {
+            svm_idle();
+            continue;
+        }
+        svm_load(v);
+        while (action == VCPU_RESUME)
+            action = run_once(v);
+        svm_save(v);
+        vcpu_put(v, action);
+    }
+}

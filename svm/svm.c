@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* AMD SVM: finding and enabling it, and a vCPU's state outside of the run loop. */
+#include "svm/svm.h"
+#include "core/errno.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/paging.h"
+#include "core/pcpu.h"
+#include "core/trap.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+
+#define MSR_VM_CR       0xc0010114
+#define MSR_VM_HSAVE_PA 0xc0010117
+#define VM_CR_SVMDIS    BIT(4)
+
+#define IOPM_SIZE  12288
+#define MSRPM_SIZE 8192
+
+static const struct npt_format npt_format_svm = NPT_FORMAT_SVM;
+
+struct svm_features svm_features = {.asids = ~0u, .next_rip = true, .flush_asid = true};
+
+/* One bit per port; dom0's is all zeros: it owns the machine's ports. */
+static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
+static u8 iopm_guest[IOPM_SIZE] ALIGNED(4096);
+static u8 msrpm[MSRPM_SIZE] ALIGNED(4096);
+
+/* What VMLOAD and VMSAVE or VMRUN itself switch: guests read and write these without an exit. */
+static const u32 free_msrs[] = {MSR_STAR,    MSR_LSTAR,          MSR_CSTAR,        MSR_SFMASK,
+                                MSR_FS_BASE, MSR_GS_BASE,        MSR_KERNEL_GS_BASE,
+                                MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
+
+static bool svm_detect(const char **why)
+{
+    u64 vm_cr = 0;
+
+    *why = "this processor has no SVM (AMD-V)";
+    if (cpuid(0x80000000, 0).eax < 0x8000000a || !(cpuid(0x80000001, 0).ecx & BIT(2)))
+        return false;
+    *why = "SVM (AMD-V) is switched off and locked by the firmware: enable it in the firmware's setup";
+    if (rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS))
+        return false;
+    *why = "this processor has SVM, but no nested paging";
+    if (!(cpuid(0x8000000a, 0).edx & BIT(0)))
+        return false;
+    *why = "this processor has no XSAVE";
+    return cpuid(1, 0).ecx & BIT(26);
+}
+
+/* Two bits per MSR: read, write (AMD APM vol. 2, 15.11). */
+static void allow_msr(u32 msr)
+{
+    u32 bit = msr >= 0xc0000000 ? 0x800 * 8 + (msr & 0x1fff) * 2 : msr * 2;
+
+    msrpm[bit / 8] &= (u8) ~(3u << (bit % 8));
+}
+
+static void init_permission_maps(void)
+{
+    memset(iopm_guest, 0xff, sizeof(iopm_guest));
+    memset(msrpm, 0xff, sizeof(msrpm));
+    for (u32 i = 0; i < ARRAY_SIZE(free_msrs); i++)
+        allow_msr(free_msrs[i]);
+}
+
+static void note_features(void)
+{
+    struct cpuid_regs r = cpuid(0x8000000a, 0);
+
+    svm_features.asids = MIN(svm_features.asids, r.ebx);
+    svm_features.next_rip &= !!(r.edx & BIT(3));
+    svm_features.flush_asid &= !!(r.edx & BIT(6));
+}
+
+static int svm_init_cpu(struct pcpu *cpu)
+{
+    void *save_area = pool_alloc(NULL);
+
+    if (!save_area)
+        return -E_NOMEM;
+    if (cpu->id == 0)
+        init_permission_maps();
+    note_features();
+    wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
+    wrmsr(MSR_VM_HSAVE_PA, virt_to_phys(save_area));
+    cpu->asid_next = 1;
+    cpu->asid_generation = 1;
+    /* From here on GIF is what keeps interrupts, NMI and INIT out; IF stays 1, because VMRUN passes it on
+     * as "physical interrupts are open" (AMD APM vol. 2, 15.21.1). */
+    __asm__ volatile("clgi\n\tsti" : : : "memory");
+    return 0;
+}
+
+static void svm_feature_names(char *text, size_t size)
+{
+    fmt_print(text, size, "npt%s%s", svm_features.next_rip ? " nrips" : "",
+              svm_features.flush_asid ? " flush-by-asid" : "");
+}
+
+static void init_controls(struct vcpu *v, struct vmcb *c)
+{
+    bool owner = domain_has(v->domain, DOMAIN_DEVICES);
+
+    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+    c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
+    c->intercept1 = INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_INIT | INTERCEPT_RDPMC |
+                    INTERCEPT_CPUID | INTERCEPT_RSM | INTERCEPT_INVD | INTERCEPT_HLT |
+                    INTERCEPT_INVLPGA | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN;
+    c->intercept2 = INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE |
+                    INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT | INTERCEPT_MONITOR |
+                    INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV |
+                    INTERCEPT_RDPRU | (owner ? 0 : INTERCEPT_WBINVD);
+    c->iopm = image_to_phys(owner ? iopm_dom0 : iopm_guest);
+    c->msrpm = image_to_phys(msrpm);
+    c->int_ctl = INT_CTL_MASKING;
+    c->nested_ctl = 1;
+    c->nested_cr3 = virt_to_phys(v->domain->npt.root);
+    c->pat = PAT_RESET;
+}
+
+static int svm_vcpu_init(struct vcpu *v)
+{
+    struct vmcb *c = pool_alloc(&v->domain->charge);
+
+    if (!c)
+        return -E_NOMEM;
+    v->vendor = c;
+    init_controls(v, c);
+    return 0;
+}
+
+static void svm_vcpu_free(struct vcpu *v)
+{
+    if (v->vendor)
+        pool_free(v->vendor, &v->domain->charge);
+    v->vendor = NULL;
+}
+
+static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
+{
+    struct vmcb_segment *const map[SOCLE_SEGS] = {&c->es, &c->cs, &c->ss,   &c->ds,
+                                                  &c->fs, &c->gs, &c->ldtr, &c->tr};
+
+    return map[i];
+}
+
+void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    for (u32 i = 0; i < SOCLE_SEGS; i++) {
+        struct vmcb_segment *seg = segment_of(c, i);
+
+        s->seg[i] = (struct socle_segment){seg->base, seg->limit, seg->selector, seg->attr};
+    }
+    /* CPL is a field of its own, and the only truth (AMD APM vol. 2, 15.5.1). */
+    s->seg[SOCLE_SEG_SS].attr =
+        (u16)((s->seg[SOCLE_SEG_SS].attr & ~0x60u) | (u32)(c->cpl & 3) << 5);
+    s->gdt_base = c->gdtr.base;
+    s->gdt_limit = c->gdtr.limit;
+    s->idt_base = c->idtr.base;
+    s->idt_limit = c->idtr.limit;
+    s->cr0 = c->cr0;
+    s->cr2 = c->cr2;
+    s->cr3 = c->cr3;
+    s->cr4 = c->cr4;
+    s->cr8 = c->int_ctl & INT_CTL_TPR;
+    s->efer = c->efer & ~EFER_SVME;
+    s->apic_base = v->apic_base;
+}
+
+static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    for (u32 i = 0; i < SOCLE_SEGS; i++)
+        *segment_of(c, i) = (struct vmcb_segment){s->seg[i].selector, s->seg[i].attr & 0xfff,
+                                                  s->seg[i].limit, s->seg[i].base};
+    c->cpl = s->seg[SOCLE_SEG_SS].attr >> 5 & 3;
+    c->gdtr.base = s->gdt_base;
+    c->gdtr.limit = s->gdt_limit & 0xffff;
+    c->idtr.base = s->idt_base;
+    c->idtr.limit = s->idt_limit & 0xffff;
+    c->cr0 = s->cr0;
+    c->cr2 = s->cr2;
+    c->cr3 = s->cr3;
+    c->cr4 = s->cr4;
+    c->int_ctl = (c->int_ctl & ~INT_CTL_TPR) | (s->cr8 & INT_CTL_TPR);
+    c->efer = s->efer | EFER_SVME;
+}
+
+static u64 *msr_field(struct vmcb *c, u32 index)
+{
+    switch (index) {
+    case MSR_STAR:
+        return &c->star;
+    case MSR_LSTAR:
+        return &c->lstar;
+    case MSR_CSTAR:
+        return &c->cstar;
+    case MSR_SFMASK:
+        return &c->sfmask;
+    case MSR_KERNEL_GS_BASE:
+        return &c->kernel_gs_base;
+    case MSR_SYSENTER_CS:
+        return &c->sysenter_cs;
+    case MSR_SYSENTER_ESP:
+        return &c->sysenter_esp;
+    case MSR_SYSENTER_EIP:
+        return &c->sysenter_eip;
+    case MSR_FS_BASE:
+        return &c->fs.base;
+    case MSR_GS_BASE:
+        return &c->gs.base;
+    case MSR_PAT:
+        return &c->pat;
+    default:
+        return NULL;
+    }
+}
+
+static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)
+{
+    u64 *field = msr_field(vmcb_of(v), index);
+
+    if (field)
+        *value = *field;
+    else if (index == MSR_EFER)
+        *value = vmcb_of(v)->efer & ~EFER_SVME;
+    return field || index == MSR_EFER;
+}
+
+static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
+{
+    u64 *field = msr_field(vmcb_of(v), index);
+
+    if (field)
+        *field = value;
+    else if (index == MSR_EFER)
+        vmcb_of(v)->efer = value | EFER_SVME;
+    return field || index == MSR_EFER;
+}
+
+static void svm_get_debug(struct vcpu *v, struct socle_debug *d)
+{
+    memcpy(d->db, v->dr, sizeof(d->db));
+    d->dr6 = vmcb_of(v)->dr6;
+    d->dr7 = vmcb_of(v)->dr7;
+}
+
+static void svm_set_debug(struct vcpu *v, const struct socle_debug *d)
+{
+    memcpy(v->dr, d->db, sizeof(v->dr));
+    vmcb_of(v)->dr6 = d->dr6;
+    vmcb_of(v)->dr7 = d->dr7;
+}
+
+static bool svm_get_shadow(struct vcpu *v)
+{
+    return vmcb_of(v)->int_state & 1;
+}
+
+static void svm_set_shadow(struct vcpu *v, bool shadow)
+{
+    vmcb_of(v)->int_state = shadow;
+}
+
+static void svm_update_tsc_offset(struct vcpu *v)
+{
+    vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
+}
+
+static void vmload(const struct vcpu *v)
+{
+    __asm__ volatile("vmload %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
+}
+
+static void vmsave(const struct vcpu *v)
+{
+    __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
+}
+
+void svm_load(struct vcpu *v)
+{
+    vmload(v);
+    vcpu_load_common(v);
+}
+
+void svm_save(struct vcpu *v)
+{
+    vmsave(v);
+    vcpu_save_common(v);
+}
+
+const struct vendor_ops svm_ops = {
+    .name = "svm",
+    .npt_format = &npt_format_svm,
+    .abi_call = 0,
+    .detect = svm_detect,
+    .init_cpu = svm_init_cpu,
+    .features = svm_feature_names,
+    .run = svm_run,
+    .vcpu_init = svm_vcpu_init,
+    .vcpu_free = svm_vcpu_free,
+    .get_sregs = svm_get_sregs,
+    .set_sregs = svm_set_sregs,
+    .get_msr = svm_get_msr,
+    .set_msr = svm_set_msr,
+    .get_debug = svm_get_debug,
+    .set_debug = svm_set_debug,
+    .get_shadow = svm_get_shadow,
+    .set_shadow = svm_set_shadow,
+    .update_tsc_offset = svm_update_tsc_offset,
+};

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* AMD SVM: the VMCB's layout (AMD APM vol. 2, appendix B) and what svm/'s files share. Private to svm/. */
+#ifndef SOCLE_SVM_SVM_H
+#define SOCLE_SVM_SVM_H
+
+#include "core/types.h"
+#include "core/vcpu.h"
+
+enum {
+    INTERCEPT_INTR = BIT(0),
+    INTERCEPT_NMI = BIT(1),
+    INTERCEPT_INIT = BIT(3),
+    INTERCEPT_VINTR = BIT(4),
+    INTERCEPT_RDPMC = BIT(15),
+    INTERCEPT_CPUID = BIT(18),
+    INTERCEPT_RSM = BIT(19),
+    INTERCEPT_IRET = BIT(20),
+    INTERCEPT_INVD = BIT(22),
+    INTERCEPT_PAUSE = BIT(23),
+    INTERCEPT_HLT = BIT(24),
+    INTERCEPT_INVLPGA = BIT(26),
+    INTERCEPT_IOIO = BIT(27),
+    INTERCEPT_MSR = BIT(28),
+    INTERCEPT_TASK = BIT(29),
+};
+#define INTERCEPT_SHUTDOWN 0x80000000u
+
+enum { /* the second word */
+    INTERCEPT_VMRUN = BIT(0),
+    INTERCEPT_VMMCALL = BIT(1),
+    INTERCEPT_VMLOAD = BIT(2),
+    INTERCEPT_VMSAVE = BIT(3),
+    INTERCEPT_STGI = BIT(4),
+    INTERCEPT_CLGI = BIT(5),
+    INTERCEPT_SKINIT = BIT(6),
+    INTERCEPT_WBINVD = BIT(9),
+    INTERCEPT_MONITOR = BIT(10),
+    INTERCEPT_MWAIT = BIT(11),
+    INTERCEPT_MWAIT_ARMED = BIT(12),
+    INTERCEPT_XSETBV = BIT(13),
+    INTERCEPT_RDPRU = BIT(14),
+};
+
+enum svm_exit {
+    SVM_EXIT_READ_CR0 = 0x00,
+    SVM_EXIT_WRITE_CR0 = 0x10,
+    SVM_EXIT_WRITE_CR8 = 0x18,
+    SVM_EXIT_EXCP_BASE = 0x40,
+    SVM_EXIT_INTR = 0x60,
+    SVM_EXIT_NMI = 0x61,
+    SVM_EXIT_INIT = 0x63,
+    SVM_EXIT_VINTR = 0x64,
+    SVM_EXIT_RDPMC = 0x6f,
+    SVM_EXIT_CPUID = 0x72,
+    SVM_EXIT_RSM = 0x73,
+    SVM_EXIT_IRET = 0x74,
+    SVM_EXIT_INVD = 0x76,
+    SVM_EXIT_PAUSE = 0x77,
+    SVM_EXIT_HLT = 0x78,
+    SVM_EXIT_INVLPGA = 0x7a,
+    SVM_EXIT_IOIO = 0x7b,
+    SVM_EXIT_MSR = 0x7c,
+    SVM_EXIT_TASK_SWITCH = 0x7d,
+    SVM_EXIT_SHUTDOWN = 0x7f,
+    SVM_EXIT_VMRUN = 0x80,
+    SVM_EXIT_VMMCALL = 0x81,
+    SVM_EXIT_VMLOAD = 0x82,
+    SVM_EXIT_VMSAVE = 0x83,
+    SVM_EXIT_STGI = 0x84,
+    SVM_EXIT_CLGI = 0x85,
+    SVM_EXIT_SKINIT = 0x86,
+    SVM_EXIT_WBINVD = 0x89,
+    SVM_EXIT_MONITOR = 0x8a,
+    SVM_EXIT_MWAIT = 0x8b,
+    SVM_EXIT_MWAIT_ARMED = 0x8c,
+    SVM_EXIT_XSETBV = 0x8d,
+    SVM_EXIT_RDPRU = 0x8e,
+    SVM_EXIT_NPF = 0x400,
+};
+#define SVM_EXIT_INVALID (~0ull)
+
+#define INT_CTL_TPR          0x0full
+#define INT_CTL_IRQ          BIT(8)
+#define INT_CTL_PRIO_HIGHEST (0xfull << 16)
+#define INT_CTL_IGNORE_TPR   BIT(20)
+#define INT_CTL_MASKING      BIT(24)
+
+#define TLB_CONTROL_FLUSH_ALL  1
+#define TLB_CONTROL_FLUSH_ASID 3
+
+#define EVENT_INJ_ERROR BIT(11)
+#define EVENT_INJ_VALID BIT(31)
+
+struct vmcb_segment {
+    u16 selector;
+    u16 attr;
+    u32 limit;
+    u64 base;
+};
+
+struct vmcb {
+    u16 intercept_cr_read; /* 000 */
+    u16 intercept_cr_write;
+    u16 intercept_dr_read;
+    u16 intercept_dr_write;
+    u32 intercept_exceptions;
+    u32 intercept1; /* 00c */
+    u32 intercept2; /* 010 */
+    u32 intercept3;
+    u8 reserved0[0x3c - 0x18];
+    u16 pause_threshold;
+    u16 pause_count;
+    u64 iopm; /* 040 */
+    u64 msrpm;
+    u64 tsc_offset;
+    u32 asid; /* 058 */
+    u8 tlb_control;
+    u8 reserved1[3];
+    u64 int_ctl; /* 060 */
+    u64 int_state;
+    u64 exit_code; /* 070 */
+    u64 exit_info1;
+    u64 exit_info2;
+    u64 exit_int_info;
+    u64 nested_ctl; /* 090 */
+    u8 reserved2[0xa8 - 0x98];
+    u64 event_inj; /* 0a8 */
+    u64 nested_cr3;
+    u64 lbr_ctl;
+    u64 clean; /* 0c0 */
+    u64 next_rip;
+    u8 fetched;
+    u8 bytes[15];
+    u8 reserved3[0x400 - 0xe0];
+    struct vmcb_segment es, cs, ss, ds, fs, gs, gdtr, ldtr, idtr, tr; /* 400 */
+    u8 reserved4[0x4cb - 0x4a0];
+    u8 cpl; /* 4cb */
+    u32 reserved5;
+    u64 efer; /* 4d0 */
+    u8 reserved6[0x548 - 0x4d8];
+    u64 cr4; /* 548 */
+    u64 cr3;
+    u64 cr0;
+    u64 dr7;
+    u64 dr6;
+    u64 rflags; /* 570 */
+    u64 rip;
+    u8 reserved7[0x5d8 - 0x580];
+    u64 rsp; /* 5d8 */
+    u8 reserved8[0x5f8 - 0x5e0];
+    u64 rax; /* 5f8 */
+    u64 star;
+    u64 lstar;
+    u64 cstar;
+    u64 sfmask;
+    u64 kernel_gs_base;
+    u64 sysenter_cs;
+    u64 sysenter_esp;
+    u64 sysenter_eip;
+    u64 cr2; /* 640 */
+    u8 reserved9[0x668 - 0x648];
+    u64 pat; /* 668 */
+    u64 debugctl;
+    u8 reserved10[0x1000 - 0x678];
+};
+
+_Static_assert(offsetof(struct vmcb, iopm) == 0x40, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, int_ctl) == 0x60, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, event_inj) == 0xa8, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, efer) == 0x4d0, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, rflags) == 0x570, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, rax) == 0x5f8, "VMCB layout");
+_Static_assert(offsetof(struct vmcb, pat) == 0x668, "VMCB layout");
+_Static_assert(sizeof(struct vmcb) == 4096, "VMCB layout");
+
+/* What the processors have, the least of all (svm.c). */
+struct svm_features {
+    u32 asids;
+    bool next_rip;
+    bool flush_asid;
+    bool pause_filter;
+};
+extern struct svm_features svm_features;
+
+static inline struct vmcb *vmcb_of(const struct vcpu *v)
+{
+    return v->vendor;
+}
+
+/* entry.asm: runs the guest until the next exit; registers but RAX and RSP in gpr[]. */
+void svm_enter(u64 *gpr, paddr_t vmcb);
+
+/* run.c */
+NORETURN void svm_run(void);
+
+/* svm.c: registers that the processor holds only while a vCPU is loaded. */
+void svm_load(struct vcpu *v);
+void svm_save(struct vcpu *v);
+void svm_get_sregs(struct vcpu *v, struct socle_sregs *s);
+
+/* Opens the door for physical interrupts, once; and sleeps until one comes. */
+static inline void svm_take_interrupts(void)
+{
+    __asm__ volatile("stgi\n\tnop\n\tclgi" : : : "memory");
+}
+
+static inline void svm_idle(void)
+{
+    __asm__ volatile("cli\n\tstgi\n\tsti\n\thlt\n\tclgi" : : : "memory");
+}
+
+#endif
