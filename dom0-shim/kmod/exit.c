@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What an exit means: handled here (in-kernel devices, faults, MSRs, the PIC), or given to userspace as KVM's. The
+ * vCPU's page is Socle's, so its values can be trusted for consistency, but sizes are checked all the same.
+ */
+#include "socle_kvm.h"
+
+#define RESUME	1
+#define TO_USER 0
+
+/* ---- port I/O --------------------------------------------------------------------------------- */
+
+static bool device_io(struct sk_vm *vm, u16 port, bool in, u8 *data)
+{
+	return sk_pic_io(vm, port, in, data) || sk_pit_io(vm, port, in, data);
+}
+
+/* The PIC and the PIT have byte ports; other sizes there are userspace's to judge. */
+static bool io_in_kernel(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 count)
+{
+	struct sk_vm *vm = vcpu->vm;
+	u8 *data = vcpu->page->data;
+	u32 i;
+
+	if (!vm->irqchip || size != 1)
+		return false;
+	for (i = 0; i < count; i++)
+		if (!device_io(vm, port, in, &data[i]))
+			return false; /* the first one says it for all */
+	return true;
+}
+
+static int io_to_user(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 count)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = KVM_EXIT_IO;
+	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
+	run->io.size = size;
+	run->io.port = port;
+	run->io.count = count;
+	run->io.data_offset = KVM_PIO_PAGE_OFFSET * PAGE_SIZE;
+	if (in) {
+		vcpu->answer = SK_ANSWER_PIO_IN;
+		vcpu->answer_bytes = size * count;
+	} else {
+		memcpy(vcpu->pio, vcpu->page->data, size * count);
+	}
+	return TO_USER;
+}
+
+static int exit_io(struct sk_vcpu *vcpu)
+{
+	const struct socle_vcpu_page *page = vcpu->page;
+	u32 size = page->io.size, count = page->io.count;
+	u16 port = page->io.port;
+	bool in = page->io.in;
+
+	if (!size || size > 4 || !count || count > SOCLE_DATA_BYTES / size)
+		return -EIO;
+	vcpu->completion = true;
+	if (io_in_kernel(vcpu, port, in, size, count))
+		return RESUME;
+	if (!in && count == 1 &&
+	    (sk_ioeventfd_write(vcpu->vm, true, port, size, page->data) ||
+	     sk_coalesced_write(vcpu->vm, true, port, size, page->data)))
+		return RESUME;
+	return io_to_user(vcpu, port, in, size, count);
+}
+
+/* ---- MMIO ------------------------------------------------------------------------------------- */
+
+static int mmio_to_user(struct sk_vcpu *vcpu, u64 gpa, bool write, u32 len)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = KVM_EXIT_MMIO;
+	run->mmio.phys_addr = gpa;
+	run->mmio.len = len;
+	run->mmio.is_write = write;
+	if (write) {
+		memcpy(run->mmio.data, vcpu->page->data, len);
+	} else {
+		vcpu->answer = SK_ANSWER_MMIO_READ;
+		vcpu->answer_bytes = len;
+	}
+	return TO_USER;
+}
+
+static int exit_mmio(struct sk_vcpu *vcpu)
+{
+	struct sk_vm *vm = vcpu->vm;
+	u64 gpa = vcpu->page->mmio.gpa;
+	u32 len = vcpu->page->mmio.size;
+	bool write = vcpu->page->mmio.write;
+	void *data = vcpu->page->data;
+
+	if (!len || len > 8)
+		return -EIO;
+	vcpu->completion = true;
+	if (vm->irqchip && sk_ioapic_mmio(vm, gpa, write, len, data))
+		return RESUME;
+	if (write && (sk_ioeventfd_write(vm, false, gpa, len, data) ||
+		      sk_coalesced_write(vm, false, gpa, len, data)))
+		return RESUME;
+	return mmio_to_user(vcpu, gpa, write, len);
+}
+
+/* ---- the rest --------------------------------------------------------------------------------- */
+
+static int exit_fault(struct sk_vcpu *vcpu)
+{
+	int r = sk_memory_fault(vcpu->vm, vcpu->page->fault.gpa, vcpu->page->fault.write);
+
+	if (r == -EINTR) {
+		vcpu->run->exit_reason = KVM_EXIT_INTR;
+		return r;
+	}
+	return r && r != -EAGAIN ? r : RESUME;
+}
+
+static int exit_msr_read(struct sk_vcpu *vcpu)
+{
+	u64 value = 0;
+
+	vcpu->page->msr.error = sk_msr_guest_read(vcpu, vcpu->page->msr.index, &value) ? 1 : 0;
+	vcpu->page->msr.value = value;
+	vcpu->completion = true;
+	return RESUME;
+}
+
+static int exit_msr_write(struct sk_vcpu *vcpu)
+{
+	vcpu->page->msr.error =
+		sk_msr_guest_write(vcpu, vcpu->page->msr.index, vcpu->page->msr.value) ? 1 : 0;
+	vcpu->completion = true;
+	return RESUME;
+}
+
+static int exit_extint(struct sk_vcpu *vcpu)
+{
+	vcpu->page->extint_vector = sk_pic_acknowledge(vcpu->vm);
+	vcpu->completion = true;
+	return RESUME;
+}
+
+static int exit_emulation(struct sk_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	u8 length = min_t(u8, vcpu->page->insn.length, sizeof(vcpu->page->insn.bytes));
+
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	run->emulation_failure.ndata = 3; /* flags, and 16 bytes of instruction */
+	run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+	run->emulation_failure.insn_size = length;
+	memset(run->emulation_failure.insn_bytes, 0x90, sizeof(run->emulation_failure.insn_bytes));
+	memcpy(run->emulation_failure.insn_bytes, vcpu->page->insn.bytes, length);
+	return TO_USER;
+}
+
+/* SVM refuses a vCPU with exit code -1, VMX with bit 31 of the exit reason; the rest is an exit that
+ * Socle does not know.
+ */
+static int exit_failed(struct sk_vcpu *vcpu)
+{
+	u64 reason = vcpu->page->failed.reason;
+	struct kvm_run *run = vcpu->run;
+
+	pr_warn_ratelimited("domain %u, vCPU %u: exit %#llx (%#llx %#llx) at rip %#llx ends it\n",
+			    vcpu->vm->domain, vcpu->id, reason, vcpu->page->failed.info[0],
+			    vcpu->page->failed.info[1], vcpu->page->rip);
+	if (reason & BIT_ULL(31)) {
+		run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+		run->fail_entry.hardware_entry_failure_reason = reason;
+		run->fail_entry.cpu = raw_smp_processor_id();
+		return TO_USER;
+	}
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->internal.suberror = KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON;
+	run->internal.ndata = 3;
+	run->internal.data[0] = reason;
+	run->internal.data[1] = vcpu->page->failed.info[0];
+	run->internal.data[2] = vcpu->page->failed.info[1];
+	return TO_USER;
+}
+
+static int exit_debug(struct sk_vcpu *vcpu)
+{
+	struct kvm_debug_exit_arch *arch = &vcpu->run->debug.arch;
+
+	vcpu->run->exit_reason = KVM_EXIT_DEBUG;
+	arch->exception = vcpu->page->debug.exception;
+	arch->pc = vcpu->page->debug.pc;
+	arch->dr6 = vcpu->page->debug.dr6;
+	arch->dr7 = vcpu->page->debug.dr7;
+	return TO_USER;
+}
+
+static int to_user(struct sk_vcpu *vcpu, u32 reason)
+{
+	vcpu->run->exit_reason = reason;
+	return TO_USER;
+}
+
+int sk_exit_handle(struct sk_vcpu *vcpu)
+{
+	switch (vcpu->page->exit) {
+	case SOCLE_EXIT_IO:
+		return exit_io(vcpu);
+	case SOCLE_EXIT_MMIO:
+		return exit_mmio(vcpu);
+	case SOCLE_EXIT_FAULT:
+		return exit_fault(vcpu);
+	case SOCLE_EXIT_MSR_READ:
+		return exit_msr_read(vcpu);
+	case SOCLE_EXIT_MSR_WRITE:
+		return exit_msr_write(vcpu);
+	case SOCLE_EXIT_EXTINT:
+		return exit_extint(vcpu);
+	case SOCLE_EXIT_HLT:
+		return to_user(vcpu, KVM_EXIT_HLT);
+	case SOCLE_EXIT_SHUTDOWN:
+		return to_user(vcpu, KVM_EXIT_SHUTDOWN);
+	case SOCLE_EXIT_IRQ_WINDOW:
+		return to_user(vcpu, KVM_EXIT_IRQ_WINDOW_OPEN);
+	case SOCLE_EXIT_EMULATION:
+		return exit_emulation(vcpu);
+	case SOCLE_EXIT_FAILED:
+		return exit_failed(vcpu);
+	case SOCLE_EXIT_DEBUG:
+		return exit_debug(vcpu);
+	default:
+		pr_warn_ratelimited("domain %u: Socle gives exit %u, unknown here\n", vcpu->vm->domain,
+				    vcpu->page->exit);
+		return -EIO;
+	}
+}

@@ -1,0 +1,585 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Memory slots, faults and dirty logging. A guest's memory is its process's ordinary memory: a page is looked
+ * up when the guest touches it, given to Socle to map, and not pinned; the MMU notifier takes it back.
+ *
+ * vm->mmu_lock protects the slots against readers and orders mappings with invalidations. A fault reads the
+ * slot and the notifier's sequence, drops the lock to find the page (this may sleep), and maps it under the
+ * lock only if neither has changed. Writers of slots hold vm->slots_lock as well.
+ */
+#include "socle_kvm.h"
+
+#include <linux/pgtable.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/swap.h>
+#include <linux/vmalloc.h>
+
+#define PAGES_2M (PMD_SIZE >> PAGE_SHIFT)
+#define PAGES_1G (PUD_SIZE >> PAGE_SHIFT)
+#define MAX_PAGES ((1UL << 31) - 1)
+
+/* ---- what Socle has mapped -------------------------------------------------------------------- */
+
+/* UNMAP or PROTECT of at most SOCLE_MAP_MAX_PAGES. Where Socle has no memory to split a large leaf, the whole
+ * leaf goes: the guest then faults it in again.
+ */
+static void revoke_piece(struct sk_vm *vm, u64 call, u64 gfn, u64 pages)
+{
+	u64 end = gfn + pages;
+	u64 align = PAGES_2M;
+	long r;
+
+	while ((r = hc3(call, vm->domain, gfn, end - gfn)) != 0) {
+		if (r == -EAGAIN) {
+			cpu_relax();
+			continue;
+		}
+		if (r != -ENOMEM || align > PAGES_1G)
+			break;
+		call = SOCLE_HC_UNMAP;
+		gfn = round_down(gfn, align);
+		end = round_up(end, align);
+		align *= PAGES_1G / PAGES_2M;
+	}
+	WARN_ONCE(r, "socle: domain %u: cannot revoke gfn %llx (error %ld)\n", vm->domain, gfn, r);
+}
+
+static void revoke(struct sk_vm *vm, u64 call, u64 gfn, u64 pages)
+{
+	while (pages) {
+		u64 piece = min_t(u64, pages, SOCLE_MAP_MAX_PAGES);
+
+		revoke_piece(vm, call, gfn, piece);
+		gfn += piece;
+		pages -= piece;
+	}
+}
+
+/* ---- slots: lookup and the sorted array ------------------------------------------------------- */
+
+/* The index of the first slot that ends after gfn */
+static u32 slot_index(const struct sk_vm *vm, u64 gfn)
+{
+	u32 low = 0, high = vm->slot_count;
+
+	while (low < high) {
+		u32 middle = (low + high) / 2;
+		const struct sk_slot *slot = vm->slots[middle];
+
+		if (slot->gfn + slot->pages > gfn)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static struct sk_slot *slot_find(const struct sk_vm *vm, u64 gfn)
+{
+	u32 i = slot_index(vm, gfn);
+
+	return i < vm->slot_count && vm->slots[i]->gfn <= gfn ? vm->slots[i] : NULL;
+}
+
+static bool slot_overlaps(const struct sk_vm *vm, u64 gfn, u64 pages, const struct sk_slot *except)
+{
+	u32 i;
+
+	for (i = slot_index(vm, gfn); i < vm->slot_count && vm->slots[i]->gfn < gfn + pages; i++)
+		if (vm->slots[i] != except)
+			return true;
+	return false;
+}
+
+static void slot_publish(struct sk_vm *vm, struct sk_slot *slot)
+{
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	i = slot_index(vm, slot->gfn);
+	memmove(&vm->slots[i + 1], &vm->slots[i], (vm->slot_count - i) * sizeof(vm->slots[0]));
+	vm->slots[i] = slot;
+	vm->slot_count++;
+	vm->slot_by_id[slot->id] = slot;
+	vm->slots_version++;
+	spin_unlock(&vm->mmu_lock);
+	/* markers that said "no memory here" */
+	revoke(vm, SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+}
+
+static void slot_free(struct sk_slot *slot)
+{
+	kvfree(slot->dirty);
+	kfree(slot);
+}
+
+/* The notifier goes on to see the slot until nothing of it is mapped any more. */
+static void slot_withdraw(struct sk_vm *vm, struct sk_slot *slot)
+{
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	slot->dying = true;
+	vm->slots_version++;
+	spin_unlock(&vm->mmu_lock);
+	revoke(vm, SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+	spin_lock(&vm->mmu_lock);
+	i = slot_index(vm, slot->gfn);
+	vm->slot_count--;
+	memmove(&vm->slots[i], &vm->slots[i + 1], (vm->slot_count - i) * sizeof(vm->slots[0]));
+	vm->slot_by_id[slot->id] = NULL;
+	vm->slots_version++;
+	spin_unlock(&vm->mmu_lock);
+	slot_free(slot);
+}
+
+/* ---- KVM_SET_USER_MEMORY_REGION --------------------------------------------------------------- */
+
+static unsigned long *dirty_bitmap_new(u64 pages)
+{
+	return kvcalloc(BITS_TO_LONGS(pages), sizeof(long), GFP_KERNEL_ACCOUNT);
+}
+
+static struct sk_slot *slot_new(const struct kvm_userspace_memory_region *region)
+{
+	struct sk_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+
+	if (!slot)
+		return NULL;
+	slot->id = region->slot;
+	slot->gfn = region->guest_phys_addr >> PAGE_SHIFT;
+	slot->pages = region->memory_size >> PAGE_SHIFT;
+	slot->hva = region->userspace_addr;
+	slot->flags = region->flags;
+	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
+		slot->dirty = dirty_bitmap_new(slot->pages);
+		if (!slot->dirty) {
+			kfree(slot);
+			return NULL;
+		}
+	}
+	return slot;
+}
+
+static int region_check(const struct kvm_userspace_memory_region *r)
+{
+	if (r->flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY))
+		return -EINVAL;
+	if ((r->memory_size | r->guest_phys_addr | r->userspace_addr) & ~PAGE_MASK)
+		return -EINVAL;
+	if (!access_ok((void __user *)(unsigned long)r->userspace_addr, r->memory_size))
+		return -EINVAL;
+	if (r->slot >= SK_MEM_SLOTS) /* address space ids are in the upper half: only 0 here */
+		return -EINVAL;
+	if (r->guest_phys_addr + r->memory_size < r->guest_phys_addr)
+		return -EINVAL;
+	if (r->guest_phys_addr + r->memory_size > 1ULL << boot_cpu_data.x86_phys_bits)
+		return -EINVAL;
+	if (r->memory_size >> PAGE_SHIFT > MAX_PAGES)
+		return -EINVAL;
+	return 0;
+}
+
+static int slot_create(struct sk_vm *vm, const struct kvm_userspace_memory_region *region,
+		       struct sk_slot *old)
+{
+	struct sk_slot *slot;
+
+	if (slot_overlaps(vm, region->guest_phys_addr >> PAGE_SHIFT,
+			  region->memory_size >> PAGE_SHIFT, old))
+		return -EEXIST;
+	slot = slot_new(region);
+	if (!slot)
+		return -ENOMEM;
+	if (old)
+		slot_withdraw(vm, old);
+	slot_publish(vm, slot);
+	return 0;
+}
+
+static int slot_set_logging(struct sk_vm *vm, struct sk_slot *slot, u32 flags)
+{
+	bool on = flags & KVM_MEM_LOG_DIRTY_PAGES;
+	unsigned long *bitmap = NULL;
+
+	if (on) {
+		bitmap = dirty_bitmap_new(slot->pages);
+		if (!bitmap)
+			return -ENOMEM;
+	}
+	spin_lock(&vm->mmu_lock);
+	swap(slot->dirty, bitmap);
+	slot->flags = flags;
+	vm->slots_version++;
+	spin_unlock(&vm->mmu_lock);
+	kvfree(bitmap);
+	/* on: catch the first write to each page; off: let large leaves come back */
+	revoke(vm, on ? SOCLE_HC_PROTECT : SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+	return 0;
+}
+
+static int slot_change(struct sk_vm *vm, struct sk_slot *slot,
+		       const struct kvm_userspace_memory_region *region)
+{
+	if (region->userspace_addr != slot->hva || region->memory_size >> PAGE_SHIFT != slot->pages ||
+	    (region->flags ^ slot->flags) & KVM_MEM_READONLY)
+		return -EINVAL;
+	if (region->guest_phys_addr >> PAGE_SHIFT != slot->gfn)
+		return slot_create(vm, region, slot);
+	if (region->flags != slot->flags)
+		return slot_set_logging(vm, slot, region->flags);
+	return 0;
+}
+
+int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region)
+{
+	struct sk_slot *old;
+	int r = region_check(region);
+
+	if (r)
+		return r;
+	mutex_lock(&vm->slots_lock);
+	old = vm->slot_by_id[region->slot];
+	if (region->memory_size && old)
+		r = slot_change(vm, old, region);
+	else if (region->memory_size)
+		r = slot_create(vm, region, NULL);
+	else if (old)
+		slot_withdraw(vm, old);
+	else
+		r = -EINVAL;
+	mutex_unlock(&vm->slots_lock);
+	return r;
+}
+
+/* ---- KVM_GET_DIRTY_LOG ------------------------------------------------------------------------ */
+
+/* Moves the slot's bits to copy. A write between the exchange and PROTECT is not lost: its page is in copy,
+ * and the caller reads the page after that.
+ */
+static void dirty_log_take(struct sk_vm *vm, struct sk_slot *slot, unsigned long *copy)
+{
+	u64 words = BITS_TO_LONGS(slot->pages);
+	u64 i, first = words, last = 0;
+
+	for (i = 0; i < words; i++) {
+		copy[i] = READ_ONCE(slot->dirty[i]) ? xchg(&slot->dirty[i], 0) : 0;
+		if (!copy[i])
+			continue;
+		first = min(first, i);
+		last = i;
+	}
+	if (first < words) {
+		u64 start = first * BITS_PER_LONG;
+		u64 end = min((last + 1) * BITS_PER_LONG, slot->pages);
+
+		revoke(vm, SOCLE_HC_PROTECT, slot->gfn + start, end - start);
+	}
+}
+
+int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user)
+{
+	struct kvm_dirty_log log;
+	struct sk_slot *slot;
+	unsigned long *copy;
+	int r = -ENOENT;
+
+	if (copy_from_user(&log, user, sizeof(log)))
+		return -EFAULT;
+	if (log.slot >= SK_MEM_SLOTS)
+		return -EINVAL;
+	mutex_lock(&vm->slots_lock);
+	slot = vm->slot_by_id[log.slot];
+	if (!slot || !slot->dirty)
+		goto out;
+	r = -ENOMEM;
+	copy = dirty_bitmap_new(slot->pages);
+	if (!copy)
+		goto out;
+	dirty_log_take(vm, slot, copy);
+	r = 0;
+	if (copy_to_user(log.dirty_bitmap, copy, BITS_TO_LONGS(slot->pages) * sizeof(long)))
+		r = -EFAULT;
+	kvfree(copy);
+out:
+	mutex_unlock(&vm->slots_lock);
+	return r;
+}
+
+/* ---- faults ----------------------------------------------------------------------------------- */
+
+struct fault {
+	u64 gfn;
+	bool write;
+	/* a copy of the slot, taken under mmu_lock */
+	u64 slot_gfn, slot_pages;
+	unsigned long slot_hva;
+	u32 slot_flags;
+	u64 version;
+	unsigned long notifier_seq;
+	/* the page */
+	unsigned long hva;
+	struct page *page;
+	bool writable;
+};
+
+/* The size, in pages, of the process's own leaf at hva: what Socle may map in one piece. Only under mmu_lock and
+ * with no invalidation of hva in progress, so that the leaf can't change. Interrupts are off so that the
+ * tables can't be freed under the walk.
+ */
+static u64 host_leaf_pages(struct mm_struct *mm, unsigned long hva)
+{
+	unsigned long flags;
+	u64 pages = 1;
+	pgd_t pgd;
+	p4d_t p4d;
+	pud_t pud;
+	pmd_t pmd;
+
+	local_irq_save(flags);
+	pgd = READ_ONCE(*pgd_offset(mm, hva));
+	if (pgd_none(pgd))
+		goto out;
+	p4d = READ_ONCE(*p4d_offset(&pgd, hva));
+	if (p4d_none(p4d) || !p4d_present(p4d))
+		goto out;
+	pud = READ_ONCE(*pud_offset(&p4d, hva));
+	if (pud_none(pud) || !pud_present(pud))
+		goto out;
+	if (pud_large(pud)) {
+		pages = PAGES_1G;
+		goto out;
+	}
+	pmd = READ_ONCE(*pmd_offset(&pud, hva));
+	if (!pmd_none(pmd) && pmd_present(pmd) && pmd_large(pmd))
+		pages = PAGES_2M;
+out:
+	local_irq_restore(flags);
+	return pages;
+}
+
+/* Whether the extent of that many pages around the fault lies in the slot and is aligned alike on both sides */
+static bool extent_fits(const struct fault *f, u64 pfn, u64 pages)
+{
+	u64 start = round_down(f->gfn, pages);
+
+	return ((pfn ^ f->gfn) & (pages - 1)) == 0 && start >= f->slot_gfn &&
+	       start + pages <= f->slot_gfn + f->slot_pages;
+}
+
+static u64 extent_pages(struct sk_vm *vm, const struct fault *f, u64 pfn)
+{
+	u64 pages;
+
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES)
+		return 1;
+	pages = host_leaf_pages(vm->mm, f->hva);
+	if (pages == PAGES_1G && !extent_fits(f, pfn, pages))
+		pages = PAGES_2M;
+	if (pages == PAGES_2M && !extent_fits(f, pfn, pages))
+		pages = 1;
+	return pages;
+}
+
+/* Under mmu_lock: may what was found at hva have changed since? */
+static bool fault_is_stale(const struct sk_vm *vm, const struct fault *f)
+{
+	if (vm->slots_version != f->version || vm->mm_gone)
+		return true;
+	if (vm->notifier_count && f->hva >= vm->notifier_start && f->hva < vm->notifier_end)
+		return true;
+	return vm->notifier_seq != f->notifier_seq;
+}
+
+static u64 map_flags(struct fault *f)
+{
+	if (f->slot_flags & KVM_MEM_READONLY)
+		return SOCLE_MAP_EXEC | SOCLE_MAP_ROM;
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && !f->write)
+		return SOCLE_MAP_EXEC;
+	return SOCLE_MAP_EXEC | (f->writable ? SOCLE_MAP_WRITE : 0);
+}
+
+static long fault_map(struct sk_vm *vm, struct fault *f)
+{
+	u64 pfn = page_to_pfn(f->page);
+	u64 flags = map_flags(f);
+	u64 pages, mask;
+	long r = -EAGAIN;
+
+	spin_lock(&vm->mmu_lock);
+	if (fault_is_stale(vm, f))
+		goto out;
+	pages = extent_pages(vm, f, pfn);
+	mask = ~(pages - 1);
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
+		set_bit(f->gfn - f->slot_gfn, slot_find(vm, f->gfn)->dirty);
+	r = hc_map(vm->domain, f->gfn & mask, pfn & mask, pages, flags);
+	if (r == -ENOMEM && pages > 1)
+		r = hc_map(vm->domain, f->gfn, pfn, 1, flags);
+out:
+	spin_unlock(&vm->mmu_lock);
+	return r;
+}
+
+/* Finds the page as a processor would: a write breaks copy on write; a read takes a writable page where there
+ * is one already, so that a later write does not fault again.
+ */
+static int fault_get_page(struct fault *f)
+{
+	unsigned int flags = f->write ? FOLL_WRITE : 0;
+	int r;
+
+	f->writable = true;
+	if (!f->write && !(f->slot_flags & KVM_MEM_READONLY) &&
+	    get_user_pages_fast_only(f->hva, 1, FOLL_WRITE, &f->page) == 1)
+		return 0;
+	f->writable = f->write;
+	r = get_user_pages_fast(f->hva, 1, flags, &f->page);
+	if (r == 1)
+		return 0;
+	return r ? r : -EFAULT;
+}
+
+static void fault_put_page(struct fault *f, bool mapped)
+{
+	if (mapped && f->writable && !PageReserved(f->page))
+		SetPageDirty(f->page);
+	if (mapped)
+		mark_page_accessed(f->page);
+	put_page(f->page);
+}
+
+static int fault_in_slot(struct sk_vm *vm, struct fault *f, u64 gpa)
+{
+	long r;
+
+	if (f->slot_flags & KVM_MEM_READONLY)
+		f->write = false; /* Socle makes the write an MMIO exit */
+	f->hva = f->slot_hva + ((f->gfn - f->slot_gfn) << PAGE_SHIFT);
+	r = fault_get_page(f);
+	if (r) {
+		if (!fatal_signal_pending(current))
+			pr_warn_ratelimited("%s: no ordinary memory behind guest address %#llx (error %ld)\n",
+					    current->comm, gpa, r);
+		return r == -EINTR || r == -ERESTARTSYS ? -EINTR : -EFAULT;
+	}
+	r = fault_map(vm, f);
+	fault_put_page(f, r == 0);
+	if (r && r != -EAGAIN)
+		pr_warn_ratelimited("%s: Socle did not map guest address %#llx (error %ld)\n",
+				    current->comm, gpa, r);
+	return r == -EINVAL ? -EFAULT : r;
+}
+
+int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write)
+{
+	struct fault f = { .gfn = gpa >> PAGE_SHIFT, .write = write };
+	struct sk_slot *slot;
+	long r = 0;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, f.gfn);
+	if (!slot) {
+		r = hc_map(vm->domain, f.gfn, 0, 1, SOCLE_MAP_MMIO);
+		spin_unlock(&vm->mmu_lock);
+		return r;
+	}
+	if (slot->dying) {
+		spin_unlock(&vm->mmu_lock);
+		return -EAGAIN;
+	}
+	f.slot_gfn = slot->gfn;
+	f.slot_pages = slot->pages;
+	f.slot_hva = slot->hva;
+	f.slot_flags = slot->flags;
+	f.version = vm->slots_version;
+	f.notifier_seq = vm->notifier_seq;
+	spin_unlock(&vm->mmu_lock);
+	return fault_in_slot(vm, &f, gpa);
+}
+
+/* ---- MMU notifier ----------------------------------------------------------------------------- */
+
+static void revoke_range(struct sk_vm *vm, unsigned long start, unsigned long end)
+{
+	u32 i;
+
+	for (i = 0; i < vm->slot_count; i++) {
+		const struct sk_slot *slot = vm->slots[i];
+		unsigned long from = max(start, slot->hva);
+		unsigned long to = min(end, slot->hva + (unsigned long)(slot->pages << PAGE_SHIFT));
+
+		if (from >= to)
+			continue;
+		to = PAGE_ALIGN(to);
+		from &= PAGE_MASK;
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + ((from - slot->hva) >> PAGE_SHIFT),
+		       (to - from) >> PAGE_SHIFT);
+	}
+}
+
+static int invalidate_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+
+	spin_lock(&vm->mmu_lock);
+	if (vm->notifier_count++ == 0) {
+		vm->notifier_start = range->start;
+		vm->notifier_end = range->end;
+	} else {
+		vm->notifier_start = min(vm->notifier_start, range->start);
+		vm->notifier_end = max(vm->notifier_end, range->end);
+	}
+	revoke_range(vm, range->start, range->end);
+	spin_unlock(&vm->mmu_lock);
+	return 0;
+}
+
+static void invalidate_end(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+
+	spin_lock(&vm->mmu_lock);
+	vm->notifier_seq++;
+	vm->notifier_count--;
+	spin_unlock(&vm->mmu_lock);
+}
+
+/* The address space goes: after this nothing of it may be mapped. */
+static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	vm->mm_gone = true;
+	for (i = 0; i < vm->slot_count; i++)
+		revoke(vm, SOCLE_HC_UNMAP, vm->slots[i]->gfn, vm->slots[i]->pages);
+	spin_unlock(&vm->mmu_lock);
+}
+
+static const struct mmu_notifier_ops notifier_ops = {
+	.invalidate_range_start = invalidate_start,
+	.invalidate_range_end = invalidate_end,
+	.release = notifier_release,
+};
+
+int sk_memory_init(struct sk_vm *vm)
+{
+	mutex_init(&vm->slots_lock);
+	spin_lock_init(&vm->mmu_lock);
+	vm->mm = current->mm;
+	vm->notifier.ops = &notifier_ops;
+	return mmu_notifier_register(&vm->notifier, vm->mm);
+}
+
+void sk_memory_destroy(struct sk_vm *vm)
+{
+	u32 i;
+
+	mmu_notifier_unregister(&vm->notifier, vm->mm);
+	for (i = 0; i < vm->slot_count; i++)
+		slot_free(vm->slots[i]);
+	vm->slot_count = 0;
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* socle.ko's own types and the functions that its files offer each other.
+ *
+ * Locks, outermost first: vm->lock (vCPU and irqchip creation, clock) > vcpu->mutex > vm->slots_lock >
+ * vm->mmu_lock. Interrupt paths (MSI, irqfd, PIC, IOAPIC, PIT, events) take only spinlocks with interrupts
+ * off: pit->lock > pic->lock, ioapic->lock. Routing and event ports are read under RCU.
+ */
+#ifndef SOCLE_KVM_H
+#define SOCLE_KVM_H
+
+#define pr_fmt(fmt) "socle: " fmt
+
+#include <linux/kvm.h>
+#include <linux/eventfd.h>
+#include <linux/hrtimer.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+
+#include "hypercall.h"
+
+#define SK_MAX_VCPUS	64
+#define SK_MAX_VCPU_ID	256
+#define SK_MEM_SLOTS	509
+#define SK_MAX_GSI	1024
+#define SK_MAX_CPUID	100
+#define SK_MAX_MSRS	256
+#define SK_MCE_BANKS	32
+#define SK_MMAP_PAGES	3
+#define SK_XSAVE_BYTES	4096
+
+/* Who holds an interrupt line up; a line is the OR of them. */
+enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD };
+
+/* ---- events.c: event ports -------------------------------------------------------------------- */
+struct sk_port {
+	u32 nr; /* 0: none */
+	/* In hard interrupt context, under rcu_read_lock(). */
+	void (*notify)(struct sk_port *port);
+};
+
+int sk_events_init(void);
+void sk_events_exit(void);
+int sk_port_add(struct sk_port *port);
+/* The port is not called again after the next RCU grace period. Delivers what is pending first. */
+void sk_port_remove(struct sk_port *port);
+
+/* ---- memory.c: slots and mapping -------------------------------------------------------------- */
+struct sk_slot {
+	u64 gfn;
+	u64 pages;
+	unsigned long hva;
+	u32 flags;
+	u16 id;
+	bool dying; /* no new mappings; the notifier still honours it */
+	unsigned long *dirty;
+};
+
+struct sk_vm;
+struct sk_vcpu;
+
+int sk_memory_init(struct sk_vm *vm);
+void sk_memory_destroy(struct sk_vm *vm);
+int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region);
+int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user);
+/* Maps what the guest touched; 0, -EAGAIN (try again), or an error for KVM_RUN's caller. */
+int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write);
+
+/* ---- irq.c: GSI routing ----------------------------------------------------------------------- */
+struct sk_routes;
+
+int sk_irq_init(struct sk_vm *vm);
+void sk_irq_destroy(struct sk_vm *vm);
+int sk_irq_set_routing(struct sk_vm *vm, const struct kvm_irq_routing __user *user);
+/* As KVM: < 0 ignored (masked), 0 coalesced, > 0 delivered. Any context. */
+int sk_irq_set(struct sk_vm *vm, u32 gsi, int source, int level);
+/* Delivers one pulse of an irqfd. Any context. */
+void sk_irq_pulse(struct sk_vm *vm, u32 gsi);
+int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi);
+
+/* ---- irqfd.c ---------------------------------------------------------------------------------- */
+int sk_irqfd_init(void);
+void sk_irqfd_exit(void);
+int sk_irqfd(struct sk_vm *vm, const struct kvm_irqfd *args);
+void sk_irqfd_release_all(struct sk_vm *vm);
+
+/* ---- ioeventfd.c ------------------------------------------------------------------------------ */
+int sk_ioeventfd(struct sk_vm *vm, const struct kvm_ioeventfd *args);
+void sk_ioeventfd_release_all(struct sk_vm *vm);
+/* For a write that Socle did not match itself; true: done. */
+bool sk_ioeventfd_write(struct sk_vm *vm, bool pio, u64 addr, u32 len, const void *data);
+
+/* ---- coalesced.c ------------------------------------------------------------------------------ */
+int sk_coalesced_init(struct sk_vm *vm);
+void sk_coalesced_destroy(struct sk_vm *vm);
+int sk_coalesced_register(struct sk_vm *vm, const struct kvm_coalesced_mmio_zone *zone);
+int sk_coalesced_unregister(struct sk_vm *vm, const struct kvm_coalesced_mmio_zone *zone);
+bool sk_coalesced_write(struct sk_vm *vm, bool pio, u64 addr, u32 len, const void *data);
+
+/* ---- pic.c, ioapic.c, pit.c: the in-kernel interrupt controllers and timer ------------------------ */
+struct sk_pic {
+	spinlock_t lock;
+	struct kvm_pic_state chip[2];
+	unsigned long lines[16]; /* sources that hold each line up */
+	bool output;
+};
+
+struct sk_ioapic {
+	spinlock_t lock;
+	struct kvm_ioapic_state state;
+	unsigned long lines[KVM_IOAPIC_NUM_PINS];
+};
+
+struct sk_pit {
+	struct sk_vm *vm;
+	spinlock_t lock;
+	struct kvm_pit_state2 state;
+	struct hrtimer timer;
+	bool armed;
+	s64 period; /* ns; 0: one shot */
+	u32 pending; /* ticks that found the last one not yet taken */
+	bool speaker; /* port 0x61 is ours */
+};
+
+void sk_pic_init(struct sk_vm *vm);
+int sk_pic_set_irq(struct sk_vm *vm, int pin, int source, int level);
+/* The vector that the PIC gives now, or -1 when its output is low. */
+int sk_pic_acknowledge(struct sk_vm *vm);
+/* Tells Socle the state of the PIC's output; for a new boot vCPU. */
+void sk_pic_refresh(struct sk_vm *vm);
+bool sk_pic_io(struct sk_vm *vm, u16 port, bool in, u8 *data);
+void sk_pic_get(struct sk_vm *vm, int chip, struct kvm_pic_state *state);
+void sk_pic_set(struct sk_vm *vm, int chip, const struct kvm_pic_state *state);
+
+void sk_ioapic_init(struct sk_vm *vm);
+int sk_ioapic_set_irq(struct sk_vm *vm, int pin, int source, int level);
+void sk_ioapic_eoi(struct sk_vm *vm, u8 vector);
+bool sk_ioapic_mmio(struct sk_vm *vm, u64 gpa, bool write, u32 len, void *data);
+void sk_ioapic_get(struct sk_vm *vm, struct kvm_ioapic_state *state);
+void sk_ioapic_set(struct sk_vm *vm, const struct kvm_ioapic_state *state);
+
+int sk_pit_create(struct sk_vm *vm, u32 flags);
+void sk_pit_destroy(struct sk_vm *vm);
+bool sk_pit_io(struct sk_vm *vm, u16 port, bool in, u8 *data);
+void sk_pit_get(struct sk_pit *pit, struct kvm_pit_state2 *state);
+int sk_pit_set(struct sk_pit *pit, const struct kvm_pit_state2 *state);
+/* The guest took IRQ 0 from the PIC. */
+void sk_pit_taken(struct sk_vm *vm);
+
+/* ---- vm.c ------------------------------------------------------------------------------------- */
+struct sk_vm {
+	refcount_t users;
+	struct mm_struct *mm;
+	u32 domain;
+
+	struct mutex lock;
+	u32 max_vcpu_ids; /* 0: not limited by KVM_CAP_MAX_VCPU_ID */
+	u32 boot_cpu_id;
+	u32 vcpu_count;
+	struct sk_vcpu *vcpus[SK_MAX_VCPUS];
+	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
+	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
+
+	struct mutex slots_lock;
+	spinlock_t mmu_lock; /* slots for readers, mappings, notifier state */
+	struct sk_slot *slot_by_id[SK_MEM_SLOTS];
+	struct sk_slot *slots[SK_MEM_SLOTS]; /* sorted by gfn */
+	u32 slot_count;
+	u64 slots_version;
+	struct mmu_notifier notifier;
+	unsigned long notifier_seq;
+	unsigned long notifier_count;
+	unsigned long notifier_start, notifier_end;
+	bool mm_gone;
+
+	bool irqchip; /* set once, under lock */
+	struct sk_pic pic;
+	struct sk_ioapic ioapic;
+	struct sk_pit *pit;
+	struct sk_routes __rcu *routes;
+	struct mutex routes_lock;
+	spinlock_t irqfd_lock;
+	struct list_head irqfds;
+
+	struct mutex ioeventfd_lock;
+	struct list_head ioeventfds;
+	atomic_t soft_ioeventfds;
+
+	spinlock_t ring_lock;
+	struct list_head zones;
+	struct page *ring_page;
+	u32 ring_last;
+};
+
+long sk_vm_create(void);
+void sk_vm_get(struct sk_vm *vm);
+void sk_vm_put(struct sk_vm *vm);
+int sk_check_extension(struct sk_vm *vm, long cap);
+
+/* ---- vcpu.c, exit.c --------------------------------------------------------------------------- */
+struct sk_mtrr {
+	u64 def_type;
+	u64 fixed[11];
+	u64 variable[16];
+};
+
+struct sk_mce {
+	u64 cap, status, ctl;
+	u64 bank[SK_MCE_BANKS * 4];
+};
+
+/* What the next RUN must carry into Socle, from userspace's answer */
+enum sk_answer { SK_ANSWER_NONE, SK_ANSWER_PIO_IN, SK_ANSWER_MMIO_READ };
+
+struct sk_vcpu {
+	struct sk_vm *vm;
+	u32 id; /* APIC id */
+	u32 handle;
+	struct sk_port port;
+	wait_queue_head_t wait;
+	int event; /* the port fired */
+
+	struct mutex mutex; /* all below */
+	struct kvm_run *run; /* mapped by userspace: read each field once */
+	void *pio;	     /* likewise */
+	struct socle_vcpu_page *page; /* Socle's */
+	void *buffer;		      /* one page for VCPU_GET and VCPU_SET */
+	enum sk_answer answer;
+	u32 answer_bytes;
+	bool completion; /* Socle holds an instruction to finish at the next RUN */
+	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
+	bool has_run;
+	u64 cr8; /* as userspace last saw it */
+	bool sigset_active;
+	sigset_t sigset;
+	u32 cpuid_count;
+	struct kvm_cpuid_entry2 *cpuid;
+
+	struct sk_mtrr mtrr;
+	struct sk_mce mce;
+	u64 misc_enable, ucode_rev, hwcr, de_cfg;
+};
+
+long sk_vcpu_create(struct sk_vm *vm, u32 id);
+void sk_vcpu_free(struct sk_vcpu *vcpu);
+/* Handles the exit in vcpu->page: 1 resume the guest, 0 return to userspace, < 0 error. */
+int sk_exit_handle(struct sk_vcpu *vcpu);
+
+/* ---- state.c ---------------------------------------------------------------------------------- */
+/* One section of the vCPU's state, to or from vcpu->buffer */
+int sk_state_get(struct sk_vcpu *vcpu, u32 section, u32 bytes);
+int sk_state_set(struct sk_vcpu *vcpu, u32 section, u32 bytes);
+int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu);
+int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8);
+void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base);
+int sk_state_queue_interrupt(struct sk_vcpu *vcpu, u32 vector);
+int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector);
+/* -ENOTTY: not an ioctl of this file */
+long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp);
+u64 sk_state_supported_xcr0(void);
+
+/* ---- msr.c ------------------------------------------------------------------------------------ */
+void sk_msr_init(struct sk_vcpu *vcpu);
+/* A guest's own access: 0, or an error that becomes #GP */
+int sk_msr_guest_read(struct sk_vcpu *vcpu, u32 index, u64 *value);
+int sk_msr_guest_write(struct sk_vcpu *vcpu, u32 index, u64 value);
+long sk_msr_get(struct sk_vcpu *vcpu, struct kvm_msrs __user *user);
+long sk_msr_set(struct sk_vcpu *vcpu, struct kvm_msrs __user *user);
+long sk_msr_index_list(struct kvm_msr_list __user *user);
+long sk_msr_feature_list(struct kvm_msr_list __user *user);
+long sk_msr_get_features(struct kvm_msrs __user *user);
+long sk_mce_setup(struct sk_vcpu *vcpu, u64 cap);
+long sk_mce_inject(struct sk_vcpu *vcpu, struct kvm_x86_mce *mce);
+u64 sk_mce_supported(void);
+
+/* ---- cpuid.c ---------------------------------------------------------------------------------- */
+long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
+long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
+long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
+
+/* ---- control.c: /dev/socle -------------------------------------------------------------------- */
+int sk_control_init(void);
+void sk_control_exit(void);
+
+/* ---- main.c ----------------------------------------------------------------------------------- */
+extern u32 sk_tsc_khz; /* from Socle */
+
+#endif

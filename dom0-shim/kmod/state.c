@@ -1,0 +1,668 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The vCPU's registers: KVM's structures to Socle's and back. The vCPU is stopped (its mutex is held and nobody is
+ * in KVM_RUN). Socle judges whether the processor can be in a state; here only what is KVM's own is checked.
+ */
+#include "socle_kvm.h"
+
+#include <asm/apicdef.h>
+#include <asm/fpu/types.h>
+#include <asm/processor-flags.h>
+#include <asm/trapnr.h>
+
+int sk_state_get(struct sk_vcpu *vcpu, u32 section, u32 bytes)
+{
+	return hc4(SOCLE_HC_VCPU_GET, vcpu->handle, section, virt_to_phys(vcpu->buffer), bytes);
+}
+
+int sk_state_set(struct sk_vcpu *vcpu, u32 section, u32 bytes)
+{
+	return hc4(SOCLE_HC_VCPU_SET, vcpu->handle, section, virt_to_phys(vcpu->buffer), bytes);
+}
+
+/* ---- general registers ------------------------------------------------------------------------ */
+
+/* struct kvm_regs begins with rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8..r15: Socle's number of each */
+static const u8 gpr_number[16] = { 0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15 };
+
+static void regs_to_kvm(struct kvm_regs *k, const struct socle_regs *s)
+{
+	u64 *gpr = (u64 *)k;
+	int i;
+
+	BUILD_BUG_ON(offsetof(struct kvm_regs, rip) != sizeof(s->gpr));
+	for (i = 0; i < 16; i++)
+		gpr[i] = s->gpr[gpr_number[i]];
+	k->rip = s->rip;
+	k->rflags = s->rflags;
+}
+
+static void regs_from_kvm(struct socle_regs *s, const struct kvm_regs *k)
+{
+	const u64 *gpr = (const u64 *)k;
+	int i;
+
+	for (i = 0; i < 16; i++)
+		s->gpr[gpr_number[i]] = gpr[i];
+	s->rip = k->rip;
+	s->rflags = k->rflags | X86_EFLAGS_FIXED;
+}
+
+static long get_regs(struct sk_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_regs regs;
+	int r = sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(struct socle_regs));
+
+	if (r < 0)
+		return r;
+	regs_to_kvm(&regs, vcpu->buffer);
+	return copy_to_user(argp, &regs, sizeof(regs)) ? -EFAULT : 0;
+}
+
+static long set_regs(struct sk_vcpu *vcpu, const void __user *argp)
+{
+	struct kvm_regs regs;
+
+	if (copy_from_user(&regs, argp, sizeof(regs)))
+		return -EFAULT;
+	regs_from_kvm(vcpu->buffer, &regs);
+	return sk_state_set(vcpu, SOCLE_STATE_REGS, sizeof(struct socle_regs));
+}
+
+/* ---- segments and control registers ----------------------------------------------------------- */
+
+static void segment_to_kvm(struct kvm_segment *k, const struct socle_segment *s)
+{
+	*k = (struct kvm_segment){
+		.base = s->base,
+		.limit = s->limit,
+		.selector = s->selector,
+		.type = s->attr & 15,
+		.s = s->attr >> 4 & 1,
+		.dpl = s->attr >> 5 & 3,
+		.present = s->attr >> 7 & 1,
+		.avl = s->attr >> 8 & 1,
+		.l = s->attr >> 9 & 1,
+		.db = s->attr >> 10 & 1,
+		.g = s->attr >> 11 & 1,
+		.unusable = !(s->attr & 0x80),
+	};
+}
+
+static void segment_from_kvm(struct socle_segment *s, const struct kvm_segment *k)
+{
+	bool present = k->present && !k->unusable;
+
+	s->base = k->base;
+	s->limit = k->limit;
+	s->selector = k->selector;
+	s->attr = (k->type & 15) | (k->s & 1) << 4 | (k->dpl & 3) << 5 | present << 7 |
+		  (k->avl & 1) << 8 | (k->l & 1) << 9 | (k->db & 1) << 10 | (k->g & 1) << 11;
+}
+
+/* kvm_sregs and kvm_sregs2 begin alike, up to apic_base. */
+static void sregs_to_kvm(struct kvm_sregs2 *k, const struct socle_sregs *s)
+{
+	segment_to_kvm(&k->cs, &s->seg[SOCLE_SEG_CS]);
+	segment_to_kvm(&k->ds, &s->seg[SOCLE_SEG_DS]);
+	segment_to_kvm(&k->es, &s->seg[SOCLE_SEG_ES]);
+	segment_to_kvm(&k->fs, &s->seg[SOCLE_SEG_FS]);
+	segment_to_kvm(&k->gs, &s->seg[SOCLE_SEG_GS]);
+	segment_to_kvm(&k->ss, &s->seg[SOCLE_SEG_SS]);
+	segment_to_kvm(&k->tr, &s->seg[SOCLE_SEG_TR]);
+	segment_to_kvm(&k->ldt, &s->seg[SOCLE_SEG_LDTR]);
+	k->gdt.base = s->gdt_base;
+	k->gdt.limit = s->gdt_limit;
+	k->idt.base = s->idt_base;
+	k->idt.limit = s->idt_limit;
+	k->cr0 = s->cr0;
+	k->cr2 = s->cr2;
+	k->cr3 = s->cr3;
+	k->cr4 = s->cr4;
+	k->cr8 = s->cr8;
+	k->efer = s->efer;
+	k->apic_base = s->apic_base;
+}
+
+static void sregs_from_kvm(struct socle_sregs *s, const struct kvm_sregs2 *k)
+{
+	segment_from_kvm(&s->seg[SOCLE_SEG_CS], &k->cs);
+	segment_from_kvm(&s->seg[SOCLE_SEG_DS], &k->ds);
+	segment_from_kvm(&s->seg[SOCLE_SEG_ES], &k->es);
+	segment_from_kvm(&s->seg[SOCLE_SEG_FS], &k->fs);
+	segment_from_kvm(&s->seg[SOCLE_SEG_GS], &k->gs);
+	segment_from_kvm(&s->seg[SOCLE_SEG_SS], &k->ss);
+	segment_from_kvm(&s->seg[SOCLE_SEG_TR], &k->tr);
+	segment_from_kvm(&s->seg[SOCLE_SEG_LDTR], &k->ldt);
+	s->gdt_base = k->gdt.base;
+	s->gdt_limit = k->gdt.limit;
+	s->idt_base = k->idt.base;
+	s->idt_limit = k->idt.limit;
+	s->cr0 = k->cr0;
+	s->cr2 = k->cr2;
+	s->cr3 = k->cr3;
+	s->cr4 = k->cr4;
+	s->cr8 = k->cr8;
+	s->efer = k->efer;
+	s->apic_base = k->apic_base;
+}
+
+static int read_sregs(struct sk_vcpu *vcpu, struct kvm_sregs2 *sregs)
+{
+	int r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
+
+	if (r < 0)
+		return r;
+	memset(sregs, 0, sizeof(*sregs));
+	sregs_to_kvm(sregs, vcpu->buffer);
+	return 0;
+}
+
+static int write_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs2 *sregs)
+{
+	memset(vcpu->buffer, 0, sizeof(struct socle_sregs));
+	sregs_from_kvm(vcpu->buffer, sregs);
+	return sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
+}
+
+int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8)
+{
+	int r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
+
+	if (r < 0)
+		return r;
+	((struct socle_sregs *)vcpu->buffer)->cr8 = cr8;
+	r = sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
+	if (!r)
+		vcpu->cr8 = cr8;
+	return r;
+}
+
+void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base)
+{
+	const struct socle_sregs *sregs = vcpu->buffer;
+	const struct socle_regs *regs = vcpu->buffer;
+
+	if (sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0) {
+		*cr8 = sregs->cr8;
+		*apic_base = sregs->apic_base;
+	}
+	if (sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs)) >= 0)
+		*rflags = regs->rflags;
+}
+
+/* ---- pending events --------------------------------------------------------------------------- */
+
+static int read_events(struct sk_vcpu *vcpu, struct socle_vcpu_events *events)
+{
+	int r = sk_state_get(vcpu, SOCLE_STATE_EVENTS, sizeof(*events));
+
+	if (r >= 0)
+		memcpy(events, vcpu->buffer, sizeof(*events));
+	return min(r, 0);
+}
+
+static int write_events(struct sk_vcpu *vcpu, const struct socle_vcpu_events *events)
+{
+	memcpy(vcpu->buffer, events, sizeof(*events));
+	return sk_state_set(vcpu, SOCLE_STATE_EVENTS, sizeof(*events));
+}
+
+int sk_state_queue_interrupt(struct sk_vcpu *vcpu, u32 vector)
+{
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	events.interrupt_injected = 1;
+	events.interrupt_nr = vector;
+	events.interrupt_soft = 0;
+	return write_events(vcpu, &events);
+}
+
+int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector)
+{
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	events.exception_pending = 1;
+	events.exception_nr = vector;
+	events.exception_has_error = 0;
+	events.exception_error = 0;
+	return write_events(vcpu, &events);
+}
+
+static long get_events(struct sk_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_vcpu_events k = {
+		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+			 KVM_VCPUEVENT_VALID_SIPI_VECTOR,
+	};
+	struct socle_vcpu_events s;
+	int r = read_events(vcpu, &s);
+
+	if (r)
+		return r;
+	k.exception.injected = s.exception_pending;
+	k.exception.nr = s.exception_nr;
+	k.exception.has_error_code = s.exception_has_error;
+	k.exception.error_code = s.exception_error;
+	k.interrupt.injected = s.interrupt_injected && !s.interrupt_soft;
+	k.interrupt.nr = s.interrupt_nr;
+	k.interrupt.shadow = s.shadow ? KVM_X86_SHADOW_INT_STI : 0;
+	k.nmi.injected = s.nmi_injected;
+	k.nmi.pending = s.nmi_pending;
+	k.nmi.masked = s.nmi_masked;
+	k.sipi_vector = s.sipi_vector;
+	return copy_to_user(argp, &k, sizeof(k)) ? -EFAULT : 0;
+}
+
+/* The parts that a flag validates and that is not given keep their value. */
+static long set_events(struct sk_vcpu *vcpu, const void __user *argp)
+{
+	const u32 known = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
+			  KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+	struct socle_vcpu_events s;
+	struct kvm_vcpu_events k;
+	int r;
+
+	if (copy_from_user(&k, argp, sizeof(k)))
+		return -EFAULT;
+	if (k.flags & ~known)
+		return -EINVAL;
+	if (k.flags & KVM_VCPUEVENT_VALID_SMM && (k.smi.smm || k.smi.pending))
+		return -EINVAL;
+	if (k.exception.injected && (k.exception.nr > 31 || k.exception.nr == X86_TRAP_NMI))
+		return -EINVAL;
+	r = read_events(vcpu, &s);
+	if (r)
+		return r;
+	s.exception_pending = !!k.exception.injected;
+	s.exception_nr = k.exception.nr;
+	s.exception_has_error = !!k.exception.has_error_code;
+	s.exception_error = k.exception.error_code;
+	s.interrupt_injected = !!k.interrupt.injected;
+	s.interrupt_nr = k.interrupt.nr;
+	s.interrupt_soft = !!k.interrupt.soft;
+	s.nmi_injected = !!k.nmi.injected;
+	s.nmi_masked = !!k.nmi.masked;
+	if (k.flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
+		s.nmi_pending = !!k.nmi.pending;
+	if (k.flags & KVM_VCPUEVENT_VALID_SHADOW)
+		s.shadow = !!k.interrupt.shadow;
+	if (k.flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
+		s.sipi_vector = k.sipi_vector;
+	return write_events(vcpu, &s);
+}
+
+/* ---- KVM_GET/SET_SREGS(2): the first also carries the accepted interrupt as a bitmap ---------- */
+
+static long get_sregs(struct sk_vcpu *vcpu, struct kvm_sregs __user *user)
+{
+	struct socle_vcpu_events events;
+	struct kvm_sregs2 sregs2;
+	struct kvm_sregs sregs = {};
+	int r = read_sregs(vcpu, &sregs2);
+
+	if (!r)
+		r = read_events(vcpu, &events);
+	if (r)
+		return r;
+	BUILD_BUG_ON(offsetof(struct kvm_sregs, apic_base) != offsetof(struct kvm_sregs2, apic_base));
+	memcpy(&sregs, &sregs2, offsetofend(struct kvm_sregs, apic_base));
+	if (events.interrupt_injected && !events.interrupt_soft)
+		__set_bit(events.interrupt_nr, (unsigned long *)sregs.interrupt_bitmap);
+	return copy_to_user(user, &sregs, sizeof(sregs)) ? -EFAULT : 0;
+}
+
+static long set_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs __user *user)
+{
+	struct kvm_sregs2 sregs2 = {};
+	struct kvm_sregs sregs;
+	unsigned int vector;
+	int r;
+
+	if (copy_from_user(&sregs, user, sizeof(sregs)))
+		return -EFAULT;
+	memcpy(&sregs2, &sregs, offsetofend(struct kvm_sregs, apic_base));
+	r = write_sregs(vcpu, &sregs2);
+	vector = find_first_bit((unsigned long *)sregs.interrupt_bitmap, KVM_NR_INTERRUPTS);
+	if (!r && vector < KVM_NR_INTERRUPTS)
+		r = sk_state_queue_interrupt(vcpu, vector);
+	return r;
+}
+
+static long get_sregs2(struct sk_vcpu *vcpu, struct kvm_sregs2 __user *user)
+{
+	struct kvm_sregs2 sregs;
+	int r = read_sregs(vcpu, &sregs);
+
+	if (r)
+		return r;
+	return copy_to_user(user, &sregs, sizeof(sregs)) ? -EFAULT : 0;
+}
+
+/* PDPTRs are not kept apart: with nested paging they are read from memory again. */
+static long set_sregs2(struct sk_vcpu *vcpu, const struct kvm_sregs2 __user *user)
+{
+	struct kvm_sregs2 sregs;
+
+	if (copy_from_user(&sregs, user, sizeof(sregs)))
+		return -EFAULT;
+	if (sregs.flags & ~KVM_SREGS2_FLAGS_PDPTRS_VALID)
+		return -EINVAL;
+	return write_sregs(vcpu, &sregs);
+}
+
+/* ---- FPU and XSAVE ---------------------------------------------------------------------------- */
+
+u64 sk_state_supported_xcr0(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	if (!boot_cpu_has(X86_FEATURE_XSAVE))
+		return XFEATURE_MASK_FPSSE;
+	cpuid_count(0xd, 0, &eax, &ebx, &ecx, &edx);
+	return ((u64)edx << 32 | eax) & ~(XFEATURE_MASK_XTILE | XFEATURE_MASK_BNDREGS |
+					  XFEATURE_MASK_BNDCSR);
+}
+
+static int read_xsave(struct sk_vcpu *vcpu)
+{
+	memset(vcpu->buffer, 0, SK_XSAVE_BYTES);
+	return min(sk_state_get(vcpu, SOCLE_STATE_XSAVE, SK_XSAVE_BYTES), 0);
+}
+
+static int write_xsave(struct sk_vcpu *vcpu)
+{
+	return min(sk_state_set(vcpu, SOCLE_STATE_XSAVE, SK_XSAVE_BYTES), 0);
+}
+
+static long get_xsave(struct sk_vcpu *vcpu, void __user *argp)
+{
+	int r = read_xsave(vcpu);
+
+	if (r)
+		return r;
+	return copy_to_user(argp, vcpu->buffer, SK_XSAVE_BYTES) ? -EFAULT : 0;
+}
+
+/* The header is checked here too: a bad one would be a #GP at the processor's XRSTOR. */
+static long set_xsave(struct sk_vcpu *vcpu, const void __user *argp)
+{
+	struct xregs_state *area = vcpu->buffer;
+
+	BUILD_BUG_ON(sizeof(struct kvm_xsave) != SK_XSAVE_BYTES);
+	if (copy_from_user(area, argp, SK_XSAVE_BYTES))
+		return -EFAULT;
+	if (area->header.xcomp_bv || area->header.xfeatures & ~sk_state_supported_xcr0())
+		return -EINVAL;
+	return write_xsave(vcpu);
+}
+
+static long get_fpu(struct sk_vcpu *vcpu, struct kvm_fpu __user *user)
+{
+	const struct fxregs_state *fx = vcpu->buffer;
+	struct kvm_fpu fpu = {};
+	int r = read_xsave(vcpu);
+
+	if (r)
+		return r;
+	memcpy(fpu.fpr, fx->st_space, sizeof(fpu.fpr));
+	fpu.fcw = fx->cwd;
+	fpu.fsw = fx->swd;
+	fpu.ftwx = fx->twd;
+	fpu.last_opcode = fx->fop;
+	fpu.last_ip = fx->rip;
+	fpu.last_dp = fx->rdp;
+	fpu.mxcsr = fx->mxcsr;
+	memcpy(fpu.xmm, fx->xmm_space, sizeof(fpu.xmm));
+	return copy_to_user(user, &fpu, sizeof(fpu)) ? -EFAULT : 0;
+}
+
+static long set_fpu(struct sk_vcpu *vcpu, const struct kvm_fpu __user *user)
+{
+	struct xregs_state *area = vcpu->buffer;
+	struct fxregs_state *fx = vcpu->buffer;
+	struct kvm_fpu fpu;
+	int r;
+
+	if (copy_from_user(&fpu, user, sizeof(fpu)))
+		return -EFAULT;
+	r = read_xsave(vcpu);
+	if (r)
+		return r;
+	memcpy(fx->st_space, fpu.fpr, sizeof(fpu.fpr));
+	fx->cwd = fpu.fcw;
+	fx->swd = fpu.fsw;
+	fx->twd = fpu.ftwx;
+	fx->fop = fpu.last_opcode;
+	fx->rip = fpu.last_ip;
+	fx->rdp = fpu.last_dp;
+	fx->mxcsr = fpu.mxcsr;
+	memcpy(fx->xmm_space, fpu.xmm, sizeof(fpu.xmm));
+	area->header.xfeatures |= XFEATURE_MASK_FPSSE;
+	return write_xsave(vcpu);
+}
+
+static long get_xcrs(struct sk_vcpu *vcpu, struct kvm_xcrs __user *user)
+{
+	struct kvm_xcrs *xcrs;
+	long r = 0;
+	int got;
+
+	if (!boot_cpu_has(X86_FEATURE_XSAVE))
+		return -EINVAL;
+	got = sk_state_get(vcpu, SOCLE_STATE_XCR0, sizeof(u64));
+	if (got < 0)
+		return got;
+	xcrs = kzalloc(sizeof(*xcrs), GFP_KERNEL);
+	if (!xcrs)
+		return -ENOMEM;
+	xcrs->nr_xcrs = 1;
+	xcrs->xcrs[0].xcr = 0;
+	xcrs->xcrs[0].value = *(u64 *)vcpu->buffer;
+	if (copy_to_user(user, xcrs, sizeof(*xcrs)))
+		r = -EFAULT;
+	kfree(xcrs);
+	return r;
+}
+
+static long set_xcrs(struct sk_vcpu *vcpu, const struct kvm_xcrs __user *user)
+{
+	struct kvm_xcrs *xcrs = memdup_user(user, sizeof(*xcrs));
+	long r = -EINVAL;
+	u32 i;
+
+	if (IS_ERR(xcrs))
+		return PTR_ERR(xcrs);
+	if (xcrs->nr_xcrs > KVM_MAX_XCRS || xcrs->flags || !boot_cpu_has(X86_FEATURE_XSAVE))
+		goto out;
+	for (i = 0; i < xcrs->nr_xcrs; i++) {
+		if (xcrs->xcrs[i].xcr != 0)
+			continue;
+		*(u64 *)vcpu->buffer = xcrs->xcrs[i].value;
+		r = sk_state_set(vcpu, SOCLE_STATE_XCR0, sizeof(u64));
+		break;
+	}
+out:
+	kfree(xcrs);
+	return r;
+}
+
+/* ---- local APIC, run state, debug registers --------------------------------------------------- */
+
+static long get_lapic(struct sk_vcpu *vcpu, struct kvm_lapic_state __user *user)
+{
+	int r;
+
+	if (!vcpu->vm->irqchip)
+		return -EINVAL;
+	r = sk_state_get(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
+	if (r < 0)
+		return r;
+	return copy_to_user(user, vcpu->buffer, sizeof(struct kvm_lapic_state)) ? -EFAULT : 0;
+}
+
+static long set_lapic(struct sk_vcpu *vcpu, const struct kvm_lapic_state __user *user)
+{
+	if (!vcpu->vm->irqchip)
+		return -EINVAL;
+	if (copy_from_user(vcpu->buffer, user, sizeof(struct kvm_lapic_state)))
+		return -EFAULT;
+	return sk_state_set(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
+}
+
+static int write_mp(struct sk_vcpu *vcpu, u32 state)
+{
+	*(u32 *)vcpu->buffer = state;
+	return sk_state_set(vcpu, SOCLE_STATE_MP, sizeof(u32));
+}
+
+/* KVM's and Socle's numbers of the four states are the same. */
+static long get_mp_state(struct sk_vcpu *vcpu, struct kvm_mp_state __user *user)
+{
+	struct kvm_mp_state state;
+	int r = sk_state_get(vcpu, SOCLE_STATE_MP, sizeof(u32));
+
+	BUILD_BUG_ON(KVM_MP_STATE_UNINITIALIZED != SOCLE_MP_UNINIT);
+	BUILD_BUG_ON(KVM_MP_STATE_INIT_RECEIVED != SOCLE_MP_INIT);
+	BUILD_BUG_ON(KVM_MP_STATE_HALTED != SOCLE_MP_HALTED);
+	if (r < 0)
+		return r;
+	state.mp_state = *(u32 *)vcpu->buffer;
+	return copy_to_user(user, &state, sizeof(state)) ? -EFAULT : 0;
+}
+
+static long set_mp_state(struct sk_vcpu *vcpu, const struct kvm_mp_state __user *user)
+{
+	struct kvm_mp_state state;
+
+	if (copy_from_user(&state, user, sizeof(state)))
+		return -EFAULT;
+	if (state.mp_state > KVM_MP_STATE_HALTED)
+		return -EINVAL;
+	if (!vcpu->vm->irqchip && state.mp_state != KVM_MP_STATE_RUNNABLE)
+		return -EINVAL;
+	return write_mp(vcpu, state.mp_state);
+}
+
+static long get_debugregs(struct sk_vcpu *vcpu, struct kvm_debugregs __user *user)
+{
+	const struct socle_debug *s = vcpu->buffer;
+	struct kvm_debugregs k = {};
+	int r = sk_state_get(vcpu, SOCLE_STATE_DEBUG, sizeof(*s));
+
+	if (r < 0)
+		return r;
+	memcpy(k.db, s->db, sizeof(k.db));
+	k.dr6 = s->dr6;
+	k.dr7 = s->dr7;
+	return copy_to_user(user, &k, sizeof(k)) ? -EFAULT : 0;
+}
+
+static long set_debugregs(struct sk_vcpu *vcpu, const struct kvm_debugregs __user *user)
+{
+	struct socle_debug *s = vcpu->buffer;
+	struct kvm_debugregs k;
+
+	if (copy_from_user(&k, user, sizeof(k)))
+		return -EFAULT;
+	if (k.flags || k.dr6 >> 32 || k.dr7 >> 32)
+		return -EINVAL;
+	memcpy(s->db, k.db, sizeof(s->db));
+	s->dr6 = k.dr6;
+	s->dr7 = k.dr7;
+	return sk_state_set(vcpu, SOCLE_STATE_DEBUG, sizeof(*s));
+}
+
+static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug __user *user)
+{
+	struct socle_guest_debug *s = vcpu->buffer;
+	struct kvm_guest_debug k;
+
+	if (copy_from_user(&k, user, sizeof(k)))
+		return -EFAULT;
+	if (k.control & ~(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
+			  KVM_GUESTDBG_USE_HW_BP))
+		return -EINVAL;
+	memset(s, 0, sizeof(*s));
+	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? 1 : 0) |
+		   (k.control & KVM_GUESTDBG_SINGLESTEP ? 2 : 0) |
+		   (k.control & KVM_GUESTDBG_USE_SW_BP ? 4 : 0) |
+		   (k.control & KVM_GUESTDBG_USE_HW_BP ? 8 : 0);
+	memcpy(s->db, k.arch.debugreg, sizeof(s->db));
+	s->dr7 = k.arch.debugreg[7];
+	return sk_state_set(vcpu, SOCLE_STATE_GUEST_DEBUG, sizeof(*s));
+}
+
+/* ---- a new vCPU ------------------------------------------------------------------------------- */
+
+/* The rest is Socle's: the state after RESET. */
+int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu)
+{
+	struct socle_msr *msr = vcpu->buffer;
+	int r;
+
+	memset(msr, 0, sizeof(*msr));
+	msr->index = MSR_IA32_APICBASE;
+	msr->value = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
+		     (boot_cpu ? MSR_IA32_APICBASE_BSP : 0);
+	r = sk_state_set(vcpu, SOCLE_STATE_MSRS, sizeof(*msr));
+	if (r < 0)
+		return r;
+	return write_mp(vcpu, boot_cpu || !vcpu->vm->irqchip ? SOCLE_MP_RUNNABLE : SOCLE_MP_UNINIT);
+}
+
+long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp)
+{
+	switch (cmd) {
+	case KVM_GET_REGS:
+		return get_regs(vcpu, argp);
+	case KVM_SET_REGS:
+		return set_regs(vcpu, argp);
+	case KVM_GET_SREGS:
+		return get_sregs(vcpu, argp);
+	case KVM_SET_SREGS:
+		return set_sregs(vcpu, argp);
+	case KVM_GET_SREGS2:
+		return get_sregs2(vcpu, argp);
+	case KVM_SET_SREGS2:
+		return set_sregs2(vcpu, argp);
+	case KVM_GET_VCPU_EVENTS:
+		return get_events(vcpu, argp);
+	case KVM_SET_VCPU_EVENTS:
+		return set_events(vcpu, argp);
+	case KVM_GET_FPU:
+		return get_fpu(vcpu, argp);
+	case KVM_SET_FPU:
+		return set_fpu(vcpu, argp);
+	case KVM_GET_XSAVE:
+	case KVM_GET_XSAVE2:
+		return get_xsave(vcpu, argp);
+	case KVM_SET_XSAVE:
+		return set_xsave(vcpu, argp);
+	case KVM_GET_XCRS:
+		return get_xcrs(vcpu, argp);
+	case KVM_SET_XCRS:
+		return set_xcrs(vcpu, argp);
+	case KVM_GET_LAPIC:
+		return get_lapic(vcpu, argp);
+	case KVM_SET_LAPIC:
+		return set_lapic(vcpu, argp);
+	case KVM_GET_MP_STATE:
+		return get_mp_state(vcpu, argp);
+	case KVM_SET_MP_STATE:
+		return set_mp_state(vcpu, argp);
+	case KVM_GET_DEBUGREGS:
+		return get_debugregs(vcpu, argp);
+	case KVM_SET_DEBUGREGS:
+		return set_debugregs(vcpu, argp);
+	case KVM_SET_GUEST_DEBUG:
+		return set_guest_debug(vcpu, argp);
+	default:
+		return -ENOTTY;
+	}
+}

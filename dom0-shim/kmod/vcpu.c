@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: GPL-2.0
+/* vCPU file descriptors and KVM_RUN. */
+#include "socle_kvm.h"
+
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+
+/* ---- events: hard interrupt context ----------------------------------------------------------- */
+
+static void deliver_eois(struct sk_vcpu *vcpu)
+{
+	unsigned int i, bit;
+
+	for (i = 0; i < ARRAY_SIZE(vcpu->page->eoi); i++) {
+		unsigned long bits;
+
+		if (!READ_ONCE(vcpu->page->eoi[i]))
+			continue;
+		bits = xchg(&vcpu->page->eoi[i], 0);
+		for_each_set_bit(bit, &bits, 64)
+			sk_ioapic_eoi(vcpu->vm, i * 64 + bit);
+	}
+}
+
+static void vcpu_event(struct sk_port *port)
+{
+	struct sk_vcpu *vcpu = container_of(port, struct sk_vcpu, port);
+
+	deliver_eois(vcpu);
+	smp_store_mb(vcpu->event, 1);
+	wake_up(&vcpu->wait);
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+/* Socle must not run the vCPU while nobody is in KVM_RUN: userspace may change its state then. */
+static void stop(struct sk_vcpu *vcpu)
+{
+	while (hc1(SOCLE_HC_VCPU_STOP, vcpu->handle) == -EAGAIN)
+		cond_resched();
+}
+
+static int run_once(struct sk_vcpu *vcpu, u64 flags)
+{
+	long r = hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags);
+
+	if (r >= 0)
+		vcpu->completion = false; /* Socle has taken the answer */
+	vcpu->page->extint_vector = -1;
+	vcpu->exited = r == SOCLE_RAN_EXIT;
+	return r;
+}
+
+static int interrupted(struct sk_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_INTR;
+	return -EINTR;
+}
+
+/* The instruction of the last exit ends before userspace sees the vCPU again; this may be one more exit. */
+static int finish_exit(struct sk_vcpu *vcpu)
+{
+	int r;
+
+	while (vcpu->completion) {
+		r = run_once(vcpu, SOCLE_RUN_COMPLETE_ONLY);
+		if (r < 0)
+			return r;
+		if (r != SOCLE_RAN_EXIT)
+			break;
+		r = sk_exit_handle(vcpu);
+		if (r <= 0)
+			return r;
+	}
+	return 1;
+}
+
+static int run_loop(struct sk_vcpu *vcpu)
+{
+	int r;
+
+	for (;;) {
+		if (signal_pending(current)) {
+			r = finish_exit(vcpu);
+			return r > 0 ? interrupted(vcpu) : r;
+		}
+		r = run_once(vcpu, 0);
+		switch (r) {
+		case SOCLE_RAN_EXIT:
+			r = sk_exit_handle(vcpu);
+			if (r <= 0)
+				return r;
+			break;
+		case SOCLE_RAN_INTERRUPTED:
+			break;
+		case SOCLE_RAN_BLOCKED:
+			wait_event_interruptible(vcpu->wait, xchg(&vcpu->event, 0));
+			break;
+		default:
+			return r < 0 ? r : -EIO;
+		}
+		cond_resched();
+	}
+}
+
+/* Userspace's answer to the last exit, copied once; the sizes are our own. */
+static void take_answer(struct sk_vcpu *vcpu)
+{
+	enum sk_answer answer = vcpu->answer;
+
+	vcpu->answer = SK_ANSWER_NONE;
+	if (answer == SK_ANSWER_PIO_IN)
+		memcpy(vcpu->page->data, vcpu->pio, vcpu->answer_bytes);
+	else if (answer == SK_ANSWER_MMIO_READ)
+		memcpy(vcpu->page->data, vcpu->run->mmio.data, vcpu->answer_bytes);
+}
+
+/* With the local APIC in userspace, kvm_run carries its TPR and its wish for an interrupt window. */
+static int without_lapic(struct sk_vcpu *vcpu)
+{
+	u64 cr8 = READ_ONCE(vcpu->run->cr8);
+
+	vcpu->page->irq_window = READ_ONCE(vcpu->run->request_interrupt_window);
+	if (cr8 == vcpu->cr8)
+		return 0;
+	return cr8 > 15 ? -EINVAL : sk_state_set_cr8(vcpu, cr8);
+}
+
+/* What KVM gives at every return, and QEMU takes over. At an exit the page has it; after a stop it is asked for. */
+static void give_state(struct sk_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	u64 rflags = vcpu->page->rflags;
+	u64 apic_base = vcpu->page->apic_base;
+	bool can_interrupt;
+
+	vcpu->cr8 = vcpu->page->cr8;
+	if (!vcpu->exited)
+		sk_state_run_fields(vcpu, &rflags, &vcpu->cr8, &apic_base);
+	can_interrupt = rflags & X86_EFLAGS_IF;
+	run->if_flag = can_interrupt;
+	run->cr8 = vcpu->cr8;
+	run->apic_base = apic_base;
+	run->flags = 0;
+	run->ready_for_interrupt_injection = vcpu->vm->irqchip || can_interrupt;
+}
+
+static int run(struct sk_vcpu *vcpu)
+{
+	bool leave = READ_ONCE(vcpu->run->immediate_exit);
+	int r;
+
+	vcpu->has_run = true;
+	vcpu->exited = false;
+	take_answer(vcpu);
+	if (!vcpu->vm->irqchip) {
+		r = without_lapic(vcpu);
+		if (r)
+			return r;
+	}
+	r = leave ? finish_exit(vcpu) : 1;
+	if (r > 0)
+		r = leave ? interrupted(vcpu) : run_loop(vcpu);
+	if (!vcpu->exited)
+		stop(vcpu);
+	give_state(vcpu);
+	return r;
+}
+
+static int run_with_signals(struct sk_vcpu *vcpu)
+{
+	sigset_t old;
+	int r;
+
+	if (!vcpu->sigset_active)
+		return run(vcpu);
+	sigprocmask(SIG_SETMASK, &vcpu->sigset, &old);
+	r = run(vcpu);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return r;
+}
+
+/* ---- ioctls ----------------------------------------------------------------------------------- */
+
+static long set_signal_mask(struct sk_vcpu *vcpu, const struct kvm_signal_mask __user *user)
+{
+	struct kvm_signal_mask mask;
+	sigset_t sigset;
+
+	if (!user) {
+		vcpu->sigset_active = false;
+		return 0;
+	}
+	if (copy_from_user(&mask, user, sizeof(mask)))
+		return -EFAULT;
+	if (mask.len != sizeof(sigset))
+		return -EINVAL;
+	if (copy_from_user(&sigset, user->sigset, sizeof(sigset)))
+		return -EFAULT;
+	sigdelsetmask(&sigset, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	vcpu->sigset = sigset;
+	vcpu->sigset_active = true;
+	return 0;
+}
+
+static long queue_interrupt(struct sk_vcpu *vcpu, const struct kvm_interrupt __user *user)
+{
+	struct kvm_interrupt irq;
+
+	if (copy_from_user(&irq, user, sizeof(irq)))
+		return -EFAULT;
+	if (irq.irq > 255)
+		return -EINVAL;
+	return vcpu->vm->irqchip ? -ENXIO : sk_state_queue_interrupt(vcpu, irq.irq);
+}
+
+static long set_vapic(const struct kvm_vapic_addr __user *user)
+{
+	struct kvm_vapic_addr va;
+
+	if (copy_from_user(&va, user, sizeof(va)))
+		return -EFAULT;
+	return va.vapic_addr ? -EINVAL : 0; /* no TPR page: guests' TPR accesses do not leave Socle */
+}
+
+static long set_mce(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *user)
+{
+	struct kvm_x86_mce mce;
+	u64 cap;
+
+	if (cmd == KVM_X86_SETUP_MCE)
+		return copy_from_user(&cap, user, sizeof(cap)) ? -EFAULT : sk_mce_setup(vcpu, cap);
+	return copy_from_user(&mce, user, sizeof(mce)) ? -EFAULT : sk_mce_inject(vcpu, &mce);
+}
+
+static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned long arg)
+{
+	void __user *argp = (void __user *)arg;
+
+	switch (cmd) {
+	case KVM_RUN:
+		return arg ? -EINVAL : run_with_signals(vcpu);
+	case KVM_SET_SIGNAL_MASK:
+		return set_signal_mask(vcpu, argp);
+	case KVM_INTERRUPT:
+		return queue_interrupt(vcpu, argp);
+	case KVM_NMI:
+		return hc_signal(vcpu->handle, SOCLE_SIGNAL_NMI);
+	case KVM_SET_VAPIC_ADDR:
+		return set_vapic(argp);
+	case KVM_X86_SETUP_MCE:
+	case KVM_X86_SET_MCE:
+		return set_mce(vcpu, cmd, argp);
+	case KVM_GET_TSC_KHZ:
+		return sk_tsc_khz;
+	case KVM_SET_TSC_KHZ:
+		return !arg || arg == sk_tsc_khz ? 0 : -EINVAL;
+	case KVM_GET_MSRS:
+		return sk_msr_get(vcpu, argp);
+	case KVM_SET_MSRS:
+		return sk_msr_set(vcpu, argp);
+	case KVM_SET_CPUID2:
+		return sk_cpuid_set(vcpu, argp);
+	case KVM_GET_CPUID2:
+		return sk_cpuid_get(vcpu, argp);
+	default:
+		return sk_state_ioctl(vcpu, cmd, argp);
+	}
+}
+
+static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct sk_vcpu *vcpu = file->private_data;
+	long r;
+
+	if (vcpu->vm->mm != current->mm)
+		return -EIO;
+	if (_IOC_TYPE(cmd) != KVMIO)
+		return -EINVAL;
+	if (mutex_lock_killable(&vcpu->mutex))
+		return -EINTR;
+	r = vcpu_ioctl_locked(vcpu, cmd, arg);
+	mutex_unlock(&vcpu->mutex);
+	return r == -ENOTTY ? -EINVAL : r;
+}
+
+/* ---- mapping: kvm_run, port data, the coalesced ring ------------------------------------------ */
+
+static vm_fault_t vcpu_fault(struct vm_fault *vmf)
+{
+	struct sk_vcpu *vcpu = vmf->vma->vm_file->private_data;
+	struct page *page;
+
+	switch (vmf->pgoff) {
+	case 0:
+		page = virt_to_page(vcpu->run);
+		break;
+	case KVM_PIO_PAGE_OFFSET:
+		page = virt_to_page(vcpu->pio);
+		break;
+	case KVM_COALESCED_MMIO_PAGE_OFFSET:
+		page = vcpu->vm->ring_page;
+		break;
+	default:
+		return VM_FAULT_SIGBUS;
+	}
+	get_page(page);
+	vmf->page = page;
+	return 0;
+}
+
+static const struct vm_operations_struct vcpu_vm_ops = {
+	.fault = vcpu_fault,
+};
+
+static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	vma->vm_ops = &vcpu_vm_ops;
+	return 0;
+}
+
+static int vcpu_release(struct inode *inode, struct file *file)
+{
+	struct sk_vcpu *vcpu = file->private_data;
+
+	if (vcpu) /* else it never came to be */
+		sk_vm_put(vcpu->vm);
+	return 0;
+}
+
+static const struct file_operations vcpu_fops = {
+	.owner = THIS_MODULE,
+	.release = vcpu_release,
+	.unlocked_ioctl = vcpu_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = vcpu_mmap,
+	.llseek = noop_llseek,
+};
+
+/* ---- creation --------------------------------------------------------------------------------- */
+
+void sk_vcpu_free(struct sk_vcpu *vcpu)
+{
+	free_page((unsigned long)vcpu->run);
+	free_page((unsigned long)vcpu->pio);
+	free_page((unsigned long)vcpu->page);
+	free_page((unsigned long)vcpu->buffer);
+	kfree(vcpu->cpuid);
+	kfree(vcpu);
+}
+
+static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
+{
+	struct sk_vcpu *vcpu = kzalloc(sizeof(*vcpu), GFP_KERNEL_ACCOUNT);
+
+	if (!vcpu)
+		return NULL;
+	vcpu->vm = vm;
+	vcpu->id = id;
+	vcpu->run = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vcpu->pio = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vcpu->page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vcpu->buffer = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer) {
+		sk_vcpu_free(vcpu);
+		return NULL;
+	}
+	mutex_init(&vcpu->mutex);
+	init_waitqueue_head(&vcpu->wait);
+	vcpu->port.notify = vcpu_event;
+	vcpu->page->extint_vector = -1;
+	sk_msr_init(vcpu);
+	return vcpu;
+}
+
+static int vcpu_check(struct sk_vm *vm, u32 id)
+{
+	u32 i;
+
+	if (vm->max_vcpu_ids && id >= vm->max_vcpu_ids)
+		return -EINVAL;
+	if (vm->vcpu_count >= SK_MAX_VCPUS)
+		return -EINVAL;
+	for (i = 0; i < vm->vcpu_count; i++)
+		if (vm->vcpus[i]->id == id)
+			return -EEXIST;
+	return 0;
+}
+
+/* From here on the vCPU is part of its domain and lives as long. */
+static int vcpu_join(struct sk_vm *vm, struct sk_vcpu *vcpu)
+{
+	bool boot = vcpu->id == vm->boot_cpu_id;
+	long r = sk_port_add(&vcpu->port);
+
+	if (r)
+		return r;
+	r = hc4(SOCLE_HC_VCPU_CREATE, vm->domain, vcpu->id, virt_to_phys(vcpu->page), vcpu->port.nr);
+	if (r < 0) {
+		sk_port_remove(&vcpu->port);
+		synchronize_rcu();
+		return r;
+	}
+	vcpu->handle = r;
+	vm->vcpus[vm->vcpu_count++] = vcpu;
+	r = sk_state_init(vcpu, boot);
+	if (r < 0)
+		pr_warn("domain %u: vCPU %u does not take its first state (error %ld)\n", vm->domain,
+			vcpu->id, r);
+	if (boot && vm->irqchip) {
+		smp_store_release(&vm->boot_vcpu, vcpu);
+		sk_pic_refresh(vm);
+	}
+	return 0;
+}
+
+static int vcpu_file(struct sk_vcpu *vcpu, struct file **file)
+{
+	char name[32];
+	int fd = get_unused_fd_flags(O_CLOEXEC);
+
+	if (fd < 0)
+		return fd;
+	snprintf(name, sizeof(name), "kvm-vcpu:%u", vcpu->id);
+	*file = anon_inode_getfile(name, &vcpu_fops, vcpu, O_RDWR);
+	if (IS_ERR(*file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(*file);
+	}
+	return fd;
+}
+
+/* The file comes before the hypercall, which can't be undone. Its release drops a reference to the VM. */
+static long vcpu_create(struct sk_vm *vm, u32 id)
+{
+	struct sk_vcpu *vcpu;
+	struct file *file;
+	int fd, r = vcpu_check(vm, id);
+
+	if (r)
+		return r;
+	vcpu = vcpu_new(vm, id);
+	if (!vcpu)
+		return -ENOMEM;
+	fd = vcpu_file(vcpu, &file);
+	if (fd < 0) {
+		sk_vcpu_free(vcpu);
+		return fd;
+	}
+	sk_vm_get(vm);
+	r = vcpu_join(vm, vcpu);
+	if (r) {
+		put_unused_fd(fd);
+		file->private_data = NULL;
+		fput(file);
+		sk_vm_put(vm);
+		sk_vcpu_free(vcpu);
+		return r;
+	}
+	fd_install(fd, file);
+	return fd;
+}
+
+long sk_vcpu_create(struct sk_vm *vm, u32 id)
+{
+	long r;
+
+	if (id >= SK_MAX_VCPU_ID)
+		return -EINVAL;
+	mutex_lock(&vm->lock);
+	r = vcpu_create(vm, id);
+	mutex_unlock(&vm->lock);
+	return r;
+}
