@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The processors: their start, and what one asks of another. */
+#include "core/smp.h"
+#include "core/cpuid.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/main.h"
+#include "core/paging.h"
+#include "core/vcpu.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+#include "drivers/acpi.h"
+#include "drivers/apic.h"
+#include "drivers/tsc.h"
+
+#define LOW_END      0xa0000ull /* RAM that a processor in real mode reaches */
+#define INIT_US      10000      /* Intel SDM vol. 3A, 9.4.4.1 */
+#define FIRST_US     2000       /* for the first SIPI, before the second one */
+#define START_US     1000000    /* a processor that needs longer is left out */
+#define CPUID_7_SMEP BIT(7)
+#define CPUID_7_SMAP BIT(20)
+#define CPUID_1_MCE  BIT(7)
+
+/* From start.asm; physical addresses. */
+extern char trampoline_start[], trampoline_end[];
+
+struct pcpu *pcpus[MAX_PCPUS];
+u32 pcpu_count;
+
+/* Read by start.asm. */
+extern u64 ap_boot_cr3, ap_boot_stack;
+u64 ap_boot_cr3, ap_boot_stack;
+
+static bool released;
+
+/* ---- each processor ---- */
+
+void pcpu_init_registers(struct pcpu *cpu)
+{
+    u32 features = cpuid(0, 0).eax >= 7 ? cpuid(7, 0).ebx : 0;
+    u64 cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+
+    cr4 |= cpuid(1, 0).edx & CPUID_1_MCE ? CR4_MCE : 0;
+    cr4 |= features & CPUID_7_SMEP ? CR4_SMEP : 0;
+    cr4 |= features & CPUID_7_SMAP ? CR4_SMAP : 0;
+    write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE); /* after INIT, caches are off */
+    write_cr4(cr4);
+    xsetbv(0, host_xcr0_mask);
+    cpu->xcr0 = host_xcr0_mask;
+}
+
+void ap_main(void)
+{
+    struct pcpu *cpu = this_cpu();
+
+    pcpu_init_tables(cpu);
+    pcpu_init_registers(cpu);
+    apic_init_cpu();
+    if (vendor->init_cpu(cpu)) {
+        log_error("processor %u: %s cannot be turned on", cpu->id, vendor->name);
+        cpu_halt_forever();
+    }
+    __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&released, __ATOMIC_ACQUIRE))
+        cpu_relax();
+    vendor->run();
+}
+
+/* ---- starting them ---- */
+
+static void delay_us(u32 us)
+{
+    u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
+
+    while (rdtsc() - start < ticks)
+        cpu_relax();
+}
+
+static bool comes_online(const struct pcpu *cpu, u32 us)
+{
+    u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
+
+    while (!__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE)) {
+        if (rdtsc() - start >= ticks)
+            return false;
+        cpu_relax();
+    }
+    return true;
+}
+
+/* The trampoline is at `page`. A late riser would use the next one's stack: it is put back to
+ * sleep. */
+static bool start_cpu(const struct pcpu *cpu, paddr_t page)
+{
+    apic_send_init(cpu->apic_id);
+    delay_us(INIT_US);
+    apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
+    if (comes_online(cpu, FIRST_US))
+        return true;
+    apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
+    if (comes_online(cpu, START_US))
+        return true;
+    apic_send_init(cpu->apic_id);
+    log_warn("the processor with APIC id %u does not start and is left out", cpu->apic_id);
+    return false;
+}
+
+/* Makes the next processor known; its slot is used again if the one before did not come. */
+static struct pcpu *prepare_cpu(u32 apic_id)
+{
+    static u64 stack[MAX_PCPUS]; /* tops */
+    u32 id = pcpu_count;
+
+    if (!stack[id]) {
+        void *pcpu;
+
+        stack[id] = (u64)paging_map_stack(id, &pcpu);
+        pcpus[id] = pcpu;
+    }
+    if (!stack[id])
+        return NULL;
+    memset(pcpus[id], 0, sizeof(struct pcpu));
+    pcpus[id]->id = id;
+    pcpus[id]->apic_id = apic_id;
+    ap_boot_cr3 = paging_root();
+    ap_boot_stack = stack[id];
+    return pcpus[id];
+}
+
+static void start_cpus(const struct acpi_info *acpi, paddr_t page)
+{
+    for (u32 i = 0; i < acpi->cpu_count; i++) {
+        const struct acpi_cpu *found = &acpi->cpus[i];
+        struct pcpu *cpu;
+
+        if (!found->enabled || found->apic_id == pcpus[0]->apic_id)
+            continue;
+        cpu = pcpu_count < MAX_PCPUS ? prepare_cpu(found->apic_id) : NULL;
+        if (!cpu) {
+            log_warn("no room for the processor with APIC id %u", found->apic_id);
+        } else if (start_cpu(cpu, page)) {
+            sched_add_cpu(&cpu->rq, cpu->id);
+            pcpu_count++;
+        }
+    }
+}
+
+u32 smp_start(const struct acpi_info *acpi)
+{
+    static u8 saved[PAGE_SIZE], code[PAGE_SIZE];
+    u64 size = (u64)(trampoline_end - trampoline_start);
+    paddr_t page = boot_find_ram(PAGE_SIZE, LOW_END, PAGE_SIZE);
+
+    if (!page) {
+        log_warn("no free memory below 640 KiB: only the boot processor can be used");
+        return pcpu_count;
+    }
+    phys_read(saved, page, size);
+    phys_read(code, (paddr_t)trampoline_start, size);
+    phys_write(page, code, size);
+    start_cpus(acpi, page);
+    phys_write(page, saved, size);
+    return pcpu_count;
+}
+
+void smp_release(void)
+{
+    __atomic_store_n(&released, true, __ATOMIC_RELEASE);
+}
+
+/* ---- what one asks of another ---- */
+
+void pcpu_kick(u32 id)
+{
+    struct pcpu *cpu = pcpus[id];
+
+    if (cpu != this_cpu())
+        apic_send(cpu->apic_id, APIC_VECTOR_KICK);
+    else if (cpu->current)
+        vcpu_set_pending(cpu->current, PENDING_RESCHED);
+}
+
+void pcpu_flush_host_pending(void)
+{
+    struct pcpu *cpu = this_cpu();
+    u64 asked = __atomic_load_n(&cpu->flush_host, __ATOMIC_ACQUIRE);
+
+    if (likely(asked == cpu->flush_host_done))
+        return;
+    write_cr3(read_cr3()); /* what changes is not mapped as global */
+    __atomic_store_n(&cpu->flush_host_done, asked, __ATOMIC_RELEASE);
+}
+
+void pcpu_flush_host(void *va)
+{
+    invlpg(va);
+    for (u32 i = 0; i < pcpu_count; i++) {
+        if (pcpus[i] == this_cpu())
+            continue;
+        __atomic_fetch_add(&pcpus[i]->flush_host, 1, __ATOMIC_SEQ_CST);
+        pcpu_kick(i);
+    }
+    for (u32 i = 0; i < pcpu_count; i++) {
+        u64 asked = __atomic_load_n(&pcpus[i]->flush_host, __ATOMIC_ACQUIRE);
+
+        /* Two may wait for each other: each answers while it waits. */
+        while (pcpus[i] != this_cpu() &&
+               __atomic_load_n(&pcpus[i]->flush_host_done, __ATOMIC_ACQUIRE) < asked) {
+            pcpu_flush_host_pending();
+            cpu_relax();
+        }
+    }
+}
