@@ -205,6 +205,8 @@ static int to_user(struct sk_vcpu *vcpu, u32 reason)
 int sk_exit_handle(struct sk_vcpu *vcpu)
 {
 	switch (vcpu->page->exit) {
+	case SOCLE_EXIT_NONE: /* only the instruction of the exit before was to be finished */
+		return RESUME;
 	case SOCLE_EXIT_IO:
 		return exit_io(vcpu);
 	case SOCLE_EXIT_MMIO:

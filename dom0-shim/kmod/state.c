@@ -9,14 +9,29 @@
 #include <asm/processor-flags.h>
 #include <asm/trapnr.h>
 
+/* The vCPU is stopped, but the processor that ran it may not have let go of it yet (-EBUSY). */
+static int state_call(struct sk_vcpu *vcpu, u64 call, u32 section, u32 bytes)
+{
+	int tries = 10000;
+	long r;
+
+	while ((r = hc4(call, vcpu->handle, section, virt_to_phys(vcpu->buffer), bytes)) == -EBUSY) {
+		if (!tries--)
+			break;
+		hc1(SOCLE_HC_VCPU_STOP, vcpu->handle);
+		cond_resched();
+	}
+	return r;
+}
+
 int sk_state_get(struct sk_vcpu *vcpu, u32 section, u32 bytes)
 {
-	return hc4(SOCLE_HC_VCPU_GET, vcpu->handle, section, virt_to_phys(vcpu->buffer), bytes);
+	return state_call(vcpu, SOCLE_HC_VCPU_GET, section, bytes);
 }
 
 int sk_state_set(struct sk_vcpu *vcpu, u32 section, u32 bytes)
 {
-	return hc4(SOCLE_HC_VCPU_SET, vcpu->handle, section, virt_to_phys(vcpu->buffer), bytes);
+	return state_call(vcpu, SOCLE_HC_VCPU_SET, section, bytes);
 }
 
 /* ---- general registers ------------------------------------------------------------------------ */

@@ -60,20 +60,25 @@ static int interrupted(struct sk_vcpu *vcpu)
 	return -EINTR;
 }
 
-/* The instruction of the last exit ends before userspace sees the vCPU again; this may be one more exit. */
+/* The instruction of the last exit ends before userspace sees the vCPU again; this may be one more exit. Dom0's own
+ * interrupts may cut a RUN short: then it is asked for again, but not forever.
+ */
 static int finish_exit(struct sk_vcpu *vcpu)
 {
+	bool pending = vcpu->completion;
+	int tries = 16;
 	int r;
 
-	while (vcpu->completion) {
+	while (pending && tries--) {
 		r = run_once(vcpu, SOCLE_RUN_COMPLETE_ONLY);
-		if (r < 0)
+		if (r < 0 && r != -EBUSY)
 			return r;
 		if (r != SOCLE_RAN_EXIT)
-			break;
+			continue;
 		r = sk_exit_handle(vcpu);
 		if (r <= 0)
 			return r;
+		pending = vcpu->completion;
 	}
 	return 1;
 }
@@ -98,6 +103,8 @@ static int run_loop(struct sk_vcpu *vcpu)
 			break;
 		case SOCLE_RAN_BLOCKED:
 			wait_event_interruptible(vcpu->wait, xchg(&vcpu->event, 0));
+			break;
+		case -EBUSY: /* another processor is just leaving it */
 			break;
 		default:
 			return r < 0 ? r : -EIO;
