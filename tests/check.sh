@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# The tests that need no emulator, by the names given: unit, fuzz, format, tidy. Prints a line each, what
-# failed in full, and closes with "N passed, N failed". `make check` calls it.
+# Runs the tests named: unit, fuzz, format, tidy, emulator (the last with MACHINES and TESTS as `make help`
+# says). Prints a line each, what failed in full, and closes with "N passed, N failed". `make check` and
+# `make test` call it.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 build=build
@@ -104,12 +105,29 @@ run_make() {
     fi
 }
 
+# pytest's own lines are shown as they come.
+run_emulator() {
+    local log="$logs/emulator.log" closing n
+
+    /usr/bin/python3 -m pytest -p no:cacheprovider -ra -v ${TESTS:+-k "$TESTS"} tests/emulator 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]}
+    closing=$(grep -E '^=+ .*(passed|failed|error|no tests ran|deselected).* in ' "$log" | tail -n 1)
+    n=$(sed -n 's/.* \([0-9]*\) passed.*/\1/p' <<<"$closing")
+    passed=$((passed + ${n:-0}))
+    n=$(grep -oE '[0-9]+ (failed|error)' <<<"$closing" | awk '{ n += $1 } END { print n + 0 }')
+    # Whatever else pytest stops at (5: no test matched) is a failure too.
+    [ "$status" -eq 0 ] || [ "$n" -gt 0 ] || n=1
+    failed=$((failed + n))
+    row emulator "exit $status"
+}
+
 for step in "$@"; do
     case $step in
     unit) run_unit ;;
     fuzz) run_fuzz ;;
     format) run_make format format-check ;;
     tidy) run_make tidy tidy ;;
+    emulator) run_emulator ;;
     *) echo "$0: no such step: $step" >&2; exit 2 ;;
     esac
 done

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fixtures of the emulator tests. MACHINES="svm-1 svm-2" says on which machines each test runs."""
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import machine as machine_module  # noqa: E402
+
+MACHINES = os.environ.get("MACHINES", "svm-1 svm-2").split()
+
+
+def pytest_generate_tests(metafunc):
+    if "machine_name" in metafunc.fixturenames:
+        metafunc.parametrize("machine_name", MACHINES)
+
+
+@pytest.fixture
+def log_directory(request):
+    directory = machine_module.BUILD / "logs/emulator" / re.sub(r"[^\w.-]+", "_", request.node.name)
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
+
+
+@pytest.fixture
+def machine(request, log_directory):
+    """start(**arguments of Machine): a machine, started; all of a test's machines end with the test."""
+    machines = []
+
+    def start(**arguments):
+        directory = log_directory / str(len(machines))
+        m = machine_module.Machine(directory=directory, **arguments)
+        machines.append(m)
+        request.node.machines = machines
+        return m.start()
+
+    yield start
+    for m in machines:
+        m.close()
+
+
+@pytest.fixture
+def dom0_run(log_directory):
+    """dom0_run(command, **arguments of Machine): boots, runs the command in dom0, returns its Result."""
+    count = 0
+
+    def run(command, timeout=180, **arguments):
+        nonlocal count
+        count += 1
+        return machine_module.run_in_dom0(command, timeout, directory=log_directory / f"run{count}",
+                                          **arguments)
+
+    return run
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for m in getattr(item, "machines", []):
+            report.sections.append((f"console of {m.name} ({m.log})", m.tail(60)))
