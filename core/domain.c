@@ -6,6 +6,7 @@
 #include "core/lib.h"
 #include "core/log.h"
 #include "core/pcpu.h"
+#include "core/pvclock.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
 #include "core/x86.h"
@@ -69,7 +70,7 @@ int domain_create(void)
     if (!d)
         return -E_NOMEM;
     d->charge.limit = pool_total_pages() - pool_total_pages() / LAST_FREE_SHARE;
-    d->clock_offset_ns = -(s64)tsc_to_ns(rdtsc() - tsc_boot);
+    d->clock_offset_ns = -(s64)pvclock_host_ns(rdtsc());
     id = init_domain(d, 0, true);
     if (id == 0) {
         id = publish(d);
@@ -224,10 +225,9 @@ static int set_lapic(struct domain *d, u64 on)
 
 static int set_clock(struct domain *d, u64 ns)
 {
-    d->clock_offset_ns = (s64)(ns - tsc_to_ns(rdtsc() - tsc_boot));
+    d->clock_offset_ns = (s64)(ns - pvclock_host_ns(rdtsc()));
     for (u32 i = 0; i < d->vcpu_count; i++)
-        if (d->vcpus[i]->clock_msr & 1)
-            vcpu_set_pending(d->vcpus[i], PENDING_CLOCK);
+        pvclock_changed(d->vcpus[i]);
     return 0;
 }
 

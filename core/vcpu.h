@@ -54,6 +54,8 @@ enum io_kind {
     IO_EXTINT
 };
 
+#define CPUID_BUCKETS 64
+
 struct io_state {
     enum io_kind kind;
     u8 size;
@@ -67,6 +69,9 @@ struct io_state {
     u64 data;
     u64 rip;      /* of the instruction and the one after it: nothing is completed elsewhere */
     u64 next_rip;
+    gva_t gva;    /* IO_INS, IO_OUTS: first element, address size, REP */
+    u8 addr_size;
+    bool rep;
 };
 
 /* What an instruction has read of MMIO so far, for when it is executed anew with the next answer, and what
@@ -137,11 +142,13 @@ struct vcpu {
     bool cr2_dirty; /* sregs.cr2 is new: the vendor part loads it at the next entry */
     u64 tsc_adjust;
     s64 tsc_offset;
-    u64 apic_base;
+    u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
+    bool clock_wall_due; /* the wall clock is to be written */
     struct socle_cpuid *cpuid; /* a pool page */
     u32 cpuid_count;
+    u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask; /* from CPUID leaf 0xd */
     struct socle_guest_debug debug;
 
@@ -158,6 +165,12 @@ static inline void vcpu_set_pending(struct vcpu *v, u32 bits)
 static inline void vcpu_clear_pending(struct vcpu *v, u32 bits)
 {
     __atomic_fetch_and(&v->pending, ~bits, __ATOMIC_ACQUIRE);
+}
+
+/* The APIC_BASE MSR. */
+static inline u64 vcpu_apic_base(const struct vcpu *v)
+{
+    return domain_has(v->domain, DOMAIN_LAPIC) ? v->lapic.base : v->apic_base;
 }
 
 /* The instruction that exited is done. */

@@ -199,6 +199,12 @@ static inline void xsave(void *area, u64 mask)
                      : "memory");
 }
 
+/* area: 512 bytes, 16-byte aligned. */
+static inline void fxsave(void *area)
+{
+    __asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+}
+
 static inline void xrstor(const void *area, u64 mask)
 {
     __asm__ volatile("xrstor64 (%0)"

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* RDMSR, WRMSR and XSETBV; the MSRs that a vCPU has in Socle. */
+#include "core/msr.h"
+
+#include "core/cpuid.h"
+#include "core/errno.h"
+#include "core/exits.h"
+#include "core/irq.h"
+#include "core/log.h"
+#include "core/pvclock.h"
+#include "core/trap.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+#include "drivers/tsc.h"
+
+/* What `host` means: dom0 sets or asks for a stopped vCPU's state; the guest's own rules do not
+ * hold. */
+
+static bool is_apic_msr(u32 index)
+{
+    return (index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST) || index == MSR_TSC_DEADLINE ||
+           index == MSR_APIC_BASE;
+}
+
+/* ---- local APIC ---- */
+
+/* Without a LAPIC in Socle there is only the base, which dom0's user reads at exits. */
+static int set_base_without_lapic(struct vcpu *v, u64 value)
+{
+    u64 known = APIC_BASE_BSP | APIC_BASE_X2APIC | APIC_BASE_ENABLE | PAGE_MASK;
+
+    if ((value & ~(known & host_phys_mask)) ||
+        (value & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == APIC_BASE_X2APIC)
+        return -E_INVAL;
+    v->apic_base = value;
+    return 0;
+}
+
+int msr_set_apic_base(struct vcpu *v, u64 value)
+{
+    struct vlapic_effect e;
+    int err;
+
+    if (!domain_has(v->domain, DOMAIN_LAPIC))
+        return set_base_without_lapic(v, value);
+    err = vlapic_set_base(&v->lapic, value, true, &e);
+    if (!err && e.flags)
+        vcpu_timer_changed(v);
+    return err;
+}
+
+static int write_apic(struct vcpu *v, u32 index, u64 value)
+{
+    struct vlapic_effect e;
+    int err;
+
+    if (unlikely(!domain_has(v->domain, DOMAIN_LAPIC))) {
+        if (index == MSR_APIC_BASE)
+            return set_base_without_lapic(v, value);
+        return index == MSR_TSC_DEADLINE ? 0 : -E_INVAL;
+    }
+    err = vlapic_msr_write(&v->lapic, index, value, rdtsc(), &e);
+    if (!err && e.flags)
+        vcpu_apply_effect(v, &e);
+    return err;
+}
+
+static int read_apic(struct vcpu *v, u32 index, u64 *value)
+{
+    if (domain_has(v->domain, DOMAIN_LAPIC))
+        return vlapic_msr_read(&v->lapic, index, rdtsc(), value);
+    *value = index == MSR_APIC_BASE ? v->apic_base : 0;
+    return index < MSR_X2APIC_FIRST ? 0 : -E_INVAL;
+}
+
+/* An interrupt command would need v's own processor: the x2APIC registers come with the LAPIC's
+ * state. */
+static int host_write_apic(struct vcpu *v, u32 index, u64 value)
+{
+    struct vlapic_effect e;
+
+    if (index == MSR_APIC_BASE)
+        return msr_set_apic_base(v, value);
+    if (index != MSR_TSC_DEADLINE)
+        return -E_INVAL;
+    if (domain_has(v->domain, DOMAIN_LAPIC)) {
+        vlapic_msr_write(&v->lapic, index, value, rdtsc(), &e);
+        vcpu_timer_changed(v);
+    }
+    return 0;
+}
+
+/* ---- time-stamp counter ---- */
+
+static void set_tsc_offset(struct vcpu *v, s64 offset)
+{
+    v->tsc_offset = offset;
+    vendor->update_tsc_offset(v);
+    vlapic_tsc_offset_changed(&v->lapic, (u64)offset, rdtsc());
+    vcpu_timer_changed(v);
+    pvclock_changed(v);
+}
+
+/* Writers of a whole domain's state set one vCPU's TSC after the other to the same value, and mean
+ * that they be equal. */
+static s64 matching_offset(const struct vcpu *v, s64 offset)
+{
+    const struct domain *d = v->domain;
+    u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
+    u64 second = tsc_khz * 1000;
+
+    for (u32 i = 0; i < n; i++) {
+        s64 other = d->vcpus[i]->tsc_offset;
+
+        if (d->vcpus[i] != v && (u64)offset - (u64)other + second < 2 * second)
+            return other;
+    }
+    return offset;
+}
+
+static int write_tsc(struct vcpu *v, u64 value, bool host)
+{
+    s64 offset = (s64)(value - rdtsc());
+
+    if (host)
+        offset = matching_offset(v, offset);
+    else
+        v->tsc_adjust += (u64)offset - (u64)v->tsc_offset;
+    set_tsc_offset(v, offset);
+    return 0;
+}
+
+static int write_tsc_adjust(struct vcpu *v, u64 value, bool host)
+{
+    u64 delta = value - v->tsc_adjust;
+
+    v->tsc_adjust = value;
+    if (!host && delta)
+        set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
+    return 0;
+}
+
+static int write_tsc_aux(struct vcpu *v, u64 value, bool host)
+{
+    if (!host_has_tsc_aux || value >> 32)
+        return -E_INVAL;
+    v->tsc_aux = value;
+    if (!host)
+        wrmsr(MSR_TSC_AUX, value);
+    return 0;
+}
+
+/* ---- what the vendor part holds ---- */
+
+static bool paging_on(struct vcpu *v)
+{
+    vendor->get_sregs(v, &v->sregs);
+    return v->sregs.cr0 & CR0_PG;
+}
+
+/* LMA is the processor's, and is ignored when written. */
+static int write_efer(struct vcpu *v, u64 value)
+{
+    u64 old;
+
+    if ((value & ~(cpuid_efer_mask(v) | EFER_LMA)) || !vendor->get_msr(v, MSR_EFER, &old))
+        return -E_INVAL;
+    value = (value & ~EFER_LMA) | (old & EFER_LMA);
+    if (((value ^ old) & EFER_LME) && paging_on(v))
+        return -E_INVAL;
+    vendor->set_msr(v, MSR_EFER, value);
+    return 0;
+}
+
+/* Memory types 0, 1, 4 to 7 in each byte. */
+static bool pat_legal(u64 pat)
+{
+    return !(pat & 0xf8f8f8f8f8f8f8f8) && (pat | (pat & 0x0202020202020202) << 1) == pat;
+}
+
+static bool must_be_canonical(u32 index)
+{
+    switch (index) {
+    case MSR_LSTAR:
+    case MSR_CSTAR:
+    case MSR_FS_BASE:
+    case MSR_GS_BASE:
+    case MSR_KERNEL_GS_BASE:
+    case MSR_SYSENTER_ESP:
+    case MSR_SYSENTER_EIP:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int write_vendor(struct vcpu *v, u32 index, u64 value)
+{
+    if ((must_be_canonical(index) && !is_canonical(value)) ||
+        (index == MSR_PAT && !pat_legal(value)))
+        return -E_INVAL;
+    return vendor->set_msr(v, index, value) ? 0 : -E_NOENT;
+}
+
+/* ---- all that Socle holds ---- */
+
+static int write_held(struct vcpu *v, u32 index, u64 value, bool host)
+{
+    switch (index) {
+    case MSR_TSC:
+        return write_tsc(v, value, host);
+    case MSR_TSC_ADJUST:
+        return write_tsc_adjust(v, value, host);
+    case MSR_TSC_AUX:
+        return write_tsc_aux(v, value, host);
+    case MSR_EFER:
+        return write_efer(v, value);
+    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK_NEW:
+        if (!host)
+            return pvclock_set_wall(v, value);
+        v->clock_wall_msr = value;
+        return 0;
+    case MSR_KVM_SYSTEM_TIME:
+    case MSR_KVM_SYSTEM_TIME_NEW:
+        return pvclock_set_time(v, value);
+    default:
+        return write_vendor(v, index, value);
+    }
+}
+
+static int read_held(struct vcpu *v, u32 index, u64 *value)
+{
+    switch (index) {
+    case MSR_TSC:
+        *value = rdtsc() + (u64)v->tsc_offset;
+        return 0;
+    case MSR_TSC_ADJUST:
+        *value = v->tsc_adjust;
+        return 0;
+    case MSR_TSC_AUX:
+        *value = v->tsc_aux;
+        return host_has_tsc_aux ? 0 : -E_INVAL;
+    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK_NEW:
+        *value = v->clock_wall_msr;
+        return 0;
+    case MSR_KVM_SYSTEM_TIME:
+    case MSR_KVM_SYSTEM_TIME_NEW:
+        *value = v->clock_msr;
+        return 0;
+    default:
+        return vendor->get_msr(v, index, value) ? 0 : -E_NOENT;
+    }
+}
+
+int msr_get(struct vcpu *v, u32 index, u64 *value)
+{
+    return is_apic_msr(index) ? read_apic(v, index, value) : read_held(v, index, value);
+}
+
+int msr_set(struct vcpu *v, u32 index, u64 value)
+{
+    if (is_apic_msr(index))
+        return host_write_apic(v, index, value);
+    return write_held(v, index, value, true);
+}
+
+/* ---- dom0's view of the processor ---- */
+
+/* What a stock kernel reads while it starts, or to know the machine's memory types. A write that
+ * would change one is left out: with a line in the log, unless Linux does it as a matter of course
+ * (the MTRRs are switched off for a moment to set PAT; the microcode revision is cleared before it
+ * is asked for). */
+static const struct {
+    u32 first, last;
+    bool silent;
+} passed[] = {
+    {0x17, 0x17, false},   /* PLATFORM_ID */
+    {0x8b, 0x8b, true},    /* microcode revision */
+    {0xce, 0xce, false},   /* PLATFORM_INFO */
+    {0xfe, 0xfe, false},   /* MTRRs */
+    {0x1a0, 0x1a0, false}, /* MISC_ENABLE */
+    {0x1d9, 0x1d9, false}, /* DEBUGCTL */
+    {0x200, 0x21f, true},
+    {0x250, 0x250, true},
+    {0x258, 0x259, true},
+    {0x268, 0x26f, true},
+    {0x2ff, 0x2ff, true},
+    {0xc0010010, 0xc0010010, false}, /* SYSCFG */
+    {0xc0010015, 0xc0010015, false}, /* HWCR */
+    {0xc001001a, 0xc001001a, false}, /* TOP_MEM */
+    {0xc001001d, 0xc001001d, false}, /* TOP_MEM2 */
+    {0xc001001f, 0xc001001f, false}, /* NB_CFG */
+    {0xc0010058, 0xc0010058, false}, /* MMIO_CONF_BASE */
+    {0xc0011029, 0xc0011029, false}, /* DE_CFG */
+};
+
+static int find_passed(u32 index)
+{
+    for (u32 i = 0; i < ARRAY_SIZE(passed); i++)
+        if (index >= passed[i].first && index <= passed[i].last)
+            return (int)i;
+    return -1;
+}
+
+static int read_passed(u32 index, u64 *value)
+{
+    return find_passed(index) >= 0 && rdmsr_safe(index, value) ? 0 : -E_INVAL;
+}
+
+static int write_passed(u32 index, u64 value)
+{
+    int i = find_passed(index);
+    u64 now;
+
+    if (i < 0 || !rdmsr_safe(index, &now)) {
+        log_limited("dom0 may not write MSR %x", index);
+        return -E_INVAL;
+    }
+    if (value != now && !passed[i].silent)
+        log_limited("dom0's write of %llx to MSR %x, which is %llx, left out",
+                    (unsigned long long)value, index, (unsigned long long)now);
+    return 0;
+}
+
+/* ---- exits ---- */
+
+static void set_edx_eax(struct vcpu *v, u64 value)
+{
+    v->gpr[RAX] = (u32)value;
+    v->gpr[RDX] = value >> 32;
+}
+
+static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u32 index, u64 value)
+{
+    v->page->msr.index = index;
+    v->page->msr.error = 0;
+    v->page->msr.value = value;
+    v->io = (struct io_state){.kind = kind, .msr = index, .rip = v->rip, .next_rip = v->next_rip};
+    return vcpu_exit(v, kind == IO_MSR_READ ? SOCLE_EXIT_MSR_READ : SOCLE_EXIT_MSR_WRITE);
+}
+
+static enum vcpu_action finish(struct vcpu *v, int err)
+{
+    if (unlikely(err))
+        vcpu_raise_gp(v);
+    else
+        vcpu_skip(v);
+    return VCPU_RESUME;
+}
+
+enum vcpu_action exit_wrmsr(struct vcpu *v)
+{
+    u32 index = (u32)v->gpr[RCX];
+    u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
+    int err;
+
+    if (likely(is_apic_msr(index)))
+        return finish(v, write_apic(v, index, value));
+    err = write_held(v, index, value, false);
+    if (err != -E_NOENT)
+        return finish(v, err);
+    if (domain_has(v->domain, DOMAIN_DEVICES))
+        return finish(v, write_passed(index, value));
+    return ask_dom0(v, IO_MSR_WRITE, index, value);
+}
+
+enum vcpu_action exit_rdmsr(struct vcpu *v)
+{
+    u32 index = (u32)v->gpr[RCX];
+    u64 value = 0;
+    int err = is_apic_msr(index) ? read_apic(v, index, &value) : read_held(v, index, &value);
+
+    if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
+        return ask_dom0(v, IO_MSR_READ, index, 0);
+    if (err == -E_NOENT)
+        err = read_passed(index, &value);
+    if (!err)
+        set_edx_eax(v, value);
+    return finish(v, err);
+}
+
+enum vcpu_action msr_complete(struct vcpu *v)
+{
+    enum io_kind kind = v->io.kind;
+
+    v->io.kind = IO_NONE;
+    if (v->rip != v->io.rip)
+        return VCPU_RESUME; /* dom0 has put the vCPU elsewhere */
+    v->next_rip = v->io.next_rip;
+    if (kind == IO_MSR_READ && !v->io.error)
+        set_edx_eax(v, v->io.data);
+    return finish(v, v->io.error ? -E_INVAL : 0);
+}
+
+enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
+{
+    u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
+
+    if (!(cr4 & CR4_OSXSAVE)) {
+        vcpu_raise_ud(v);
+        return VCPU_RESUME;
+    }
+    if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))
+        return finish(v, -E_INVAL);
+    vcpu_set_xcr0(v, value);
+    return finish(v, 0);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The paravirtual clock's two structures (Linux Documentation/virt/kvm/x86/msr.rst). */
+#include "core/pvclock.h"
+
+#include "core/errno.h"
+#include "core/gmem.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "drivers/tsc.h"
+
+#define CLOCK_ENABLE BIT(0)
+#define TSC_STABLE   BIT(0)
+#define NS_PER_S     1000000000ull
+
+struct time_info {
+    u32 version; /* odd while the rest is being written */
+    u32 pad0;
+    u64 tsc_timestamp;
+    u64 system_time;
+    u32 tsc_to_system_mul;
+    s8 tsc_shift;
+    u8 flags;
+    u8 pad[2];
+};
+_Static_assert(sizeof(struct time_info) == 32, "Linux's struct pvclock_vcpu_time_info");
+
+struct wall_info {
+    u32 version;
+    u32 sec;
+    u32 nsec;
+};
+
+u64 wall_boot_ns;
+
+u64 pvclock_host_ns(u64 tsc)
+{
+    u64 ticks = tsc - tsc_boot;
+
+    ticks = tsc_pv_shift < 0 ? ticks >> -tsc_pv_shift : ticks << tsc_pv_shift;
+    return (u64)((unsigned __int128)ticks * tsc_pv_mul >> 32);
+}
+
+static bool fits(gpa_t gpa, size_t size)
+{
+    return IS_ALIGNED(gpa, 4) && (gpa & (PAGE_SIZE - 1)) + size <= PAGE_SIZE;
+}
+
+/* Versions go on from somewhere else than where another life of the guest, before a migration,
+ * ended. */
+static void seed_version(struct vcpu *v)
+{
+    if (!v->clock_version)
+        v->clock_version = (u32)rdtsc() & ~1u;
+}
+
+int pvclock_set_time(struct vcpu *v, u64 value)
+{
+    gpa_t gpa = value & ~CLOCK_ENABLE;
+
+    if ((value & CLOCK_ENABLE) && !fits(gpa, sizeof(struct time_info)))
+        return -E_INVAL;
+    seed_version(v);
+    v->clock_msr = value;
+    pvclock_changed(v);
+    return 0;
+}
+
+int pvclock_set_wall(struct vcpu *v, u64 value)
+{
+    if (!fits(value, sizeof(struct wall_info)))
+        return -E_INVAL;
+    seed_version(v);
+    v->clock_wall_msr = value;
+    v->clock_wall_due = true;
+    vcpu_set_pending(v, PENDING_CLOCK);
+    return 0;
+}
+
+void pvclock_changed(struct vcpu *v)
+{
+    if (v->clock_msr & CLOCK_ENABLE)
+        vcpu_set_pending(v, PENDING_CLOCK);
+}
+
+/* Both structures begin with the version: odd, then the rest, then even. Other vCPUs may read
+ * meanwhile. */
+static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
+{
+    u32 *version = info;
+    int err;
+
+    *version = v->clock_version + 1;
+    err = gmem_write(v, gpa, version, sizeof(*version));
+    if (!err)
+        err = gmem_write(v, gpa + sizeof(*version), version + 1, size - sizeof(*version));
+    *version = v->clock_version + 2;
+    if (!err)
+        err = gmem_write(v, gpa, version, sizeof(*version));
+    if (!err)
+        v->clock_version += 2;
+    return err;
+}
+
+/* The moment is Socle's start, for every vCPU and for ever. In the guest's TSC that may be before
+ * 0: all of this arithmetic, the guest's too, is modulo 2^64. */
+static int write_time(struct vcpu *v)
+{
+    struct time_info info = {.tsc_timestamp = tsc_boot + (u64)v->tsc_offset,
+                             .system_time = (u64)v->domain->clock_offset_ns,
+                             .tsc_to_system_mul = tsc_pv_mul,
+                             .tsc_shift = tsc_pv_shift,
+                             .flags = TSC_STABLE};
+
+    if (!(v->clock_msr & CLOCK_ENABLE))
+        return 0;
+    return publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
+}
+
+static int write_wall(struct vcpu *v)
+{
+    u64 wall = wall_boot_ns - (u64)v->domain->clock_offset_ns;
+    struct wall_info info = {.sec = (u32)(wall / NS_PER_S), .nsec = (u32)(wall % NS_PER_S)};
+    int err;
+
+    if (!v->clock_wall_due)
+        return 0;
+    err = publish(v, v->clock_wall_msr, &info, sizeof(info));
+    if (err != -E_AGAIN)
+        v->clock_wall_due = false;
+    return err;
+}
+
+enum vcpu_action pvclock_update(struct vcpu *v)
+{
+    int err = write_wall(v);
+
+    if (err != -E_AGAIN)
+        err = write_time(v);
+    if (err == -E_AGAIN) {
+        vcpu_set_pending(v, PENDING_CLOCK);
+        return vcpu_exit(v, SOCLE_EXIT_FAULT);
+    }
+    if (err)
+        log_limited("domain %u: its clock is at an address without memory", v->domain->id);
+    return VCPU_RESUME;
+}

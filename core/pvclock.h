@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The paravirtual clock, as KVM gives it: a page that tells the guest its time at some TSC value
+ * and the TSC's rate, and the wall-clock time at which the clock was 0. All of a domain's vCPUs
+ * count from the same moment with the same factors, so they agree to the nanosecond however long it
+ * is ago. */
+#ifndef SOCLE_CORE_PVCLOCK_H
+#define SOCLE_CORE_PVCLOCK_H
+
+#include "core/vcpu.h"
+
+#define MSR_KVM_WALL_CLOCK      0x11
+#define MSR_KVM_SYSTEM_TIME     0x12
+#define MSR_KVM_WALL_CLOCK_NEW  0x4b564d00
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01
+
+/* Wall-clock time at tsc_boot, in ns since 1970. Set at boot. */
+extern u64 wall_boot_ns;
+
+/* Socle's time for the clock: ns since tsc_boot, with the factors that guests use (tsc_to_ns()
+ * rounds in another way). A domain's clock is this plus its clock_offset_ns. */
+u64 pvclock_host_ns(u64 tsc);
+
+/* The MSRs' values; -E_INVAL: #GP. What they ask for is written before the next entry. */
+int pvclock_set_time(struct vcpu *v, u64 value);
+int pvclock_set_wall(struct vcpu *v, u64 value);
+
+/* The vCPU's TSC or the domain's clock has changed. Any processor. */
+void pvclock_changed(struct vcpu *v);
+
+/* The work of PENDING_CLOCK, before an entry. */
+enum vcpu_action pvclock_update(struct vcpu *v);
+
+#endif

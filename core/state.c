@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The sections of a vCPU's state: copied out, or checked and copied in. */
+#include "core/state.h"
+
+#include "core/cpuid.h"
+#include "core/errno.h"
+#include "core/irq.h"
+#include "core/lib.h"
+#include "core/msr.h"
+#include "core/vendor.h"
+#include "core/x86.h"
+
+#define MSRS_MAX 256
+
+#define RFLAGS_KNOWN 0x3f7fd5ull
+#define CR0_KNOWN                                                                              \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
+     CR0_PG)
+#define DR6_FIXED 0xffff0ff0ull
+#define DR6_KNOWN 0xe00full
+#define DR7_FIXED 0x400ull
+#define DR7_KNOWN 0xffff2bffull
+
+#define SEG_ATTR_LONG BIT(9)
+#define SEG_ATTR_BIG  BIT(10)
+
+/* #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC, #SX push an error code. */
+#define ERROR_CODE_VECTORS 0x60227d00u
+
+/* ---- general registers ---- */
+
+static int get_regs(struct vcpu *v, void *buf)
+{
+    struct socle_regs *r = buf;
+
+    memcpy(r->gpr, v->gpr, sizeof(r->gpr));
+    r->rip = v->rip;
+    r->rflags = v->rflags;
+    return 0;
+}
+
+static int set_regs(struct vcpu *v, const void *buf)
+{
+    const struct socle_regs *r = buf;
+
+    memcpy(v->gpr, r->gpr, sizeof(v->gpr));
+    v->rip = r->rip;
+    v->rflags = (r->rflags & RFLAGS_KNOWN) | RFLAGS_FIXED;
+    return 0;
+}
+
+/* ---- control and segment registers ---- */
+
+static bool cr0_legal(u64 cr0)
+{
+    if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)))
+        return false;
+    return !(cr0 & CR0_NW) || (cr0 & CR0_CD);
+}
+
+/* Long mode is active when it is enabled and paging is on, and only then (AMD APM vol. 2, 14.6
+ * and 15.5.1). */
+static bool mode_legal(const struct socle_sregs *s)
+{
+    u16 cs = s->seg[SOCLE_SEG_CS].attr;
+    bool active = (s->efer & EFER_LME) && (s->cr0 & CR0_PG);
+
+    if (!!(s->efer & EFER_LMA) != active)
+        return false;
+    if (!active)
+        return !(s->cr4 & CR4_PCIDE) && !(cs & SEG_ATTR_LONG);
+    return (s->cr4 & CR4_PAE) &&
+           (cs & (SEG_ATTR_LONG | SEG_ATTR_BIG)) != (SEG_ATTR_LONG | SEG_ATTR_BIG);
+}
+
+static bool segments_legal(const struct socle_sregs *s)
+{
+    static const u8 wide[] = {SOCLE_SEG_FS, SOCLE_SEG_GS, SOCLE_SEG_LDTR, SOCLE_SEG_TR};
+
+    for (u32 i = 0; i < SOCLE_SEGS; i++)
+        if (s->seg[i].attr & ~0xfff)
+            return false;
+    for (u32 i = 0; i < ARRAY_SIZE(wide); i++)
+        if (!is_canonical(s->seg[wide[i]].base))
+            return false;
+    return is_canonical(s->gdt_base) && is_canonical(s->idt_base) && s->gdt_limit <= 0xffff &&
+           s->idt_limit <= 0xffff;
+}
+
+static bool sregs_legal(const struct vcpu *v, const struct socle_sregs *s)
+{
+    return cr0_legal(s->cr0) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 & ~cpuid_cr4_mask(v)) &&
+           !(s->efer & ~cpuid_efer_mask(v)) && s->cr8 <= 15 && mode_legal(s) && segments_legal(s);
+}
+
+static int get_sregs(struct vcpu *v, void *buf)
+{
+    struct socle_sregs *s = buf;
+
+    vendor->get_sregs(v, s);
+    s->cr8 = vlapic_cr8(&v->lapic);
+    s->apic_base = vcpu_apic_base(v);
+    return 0;
+}
+
+static int set_sregs(struct vcpu *v, const void *buf)
+{
+    struct socle_sregs s = *(const struct socle_sregs *)buf;
+    int err;
+
+    if (!sregs_legal(v, &s))
+        return -E_INVAL;
+    err = msr_set_apic_base(v, s.apic_base);
+    if (err)
+        return err;
+    s.cr0 = (s.cr0 & CR0_KNOWN) | CR0_ET;
+    vlapic_set_cr8(&v->lapic, (u8)s.cr8);
+    vendor->set_sregs(v, &s);
+    return 0;
+}
+
+/* ---- extended state ---- */
+
+struct xsave_image {
+    u8 x87[24];
+    u32 mxcsr, mxcsr_mask;
+    u8 registers[480];
+    u64 xstate_bv, xcomp_bv;
+    u64 reserved[6];
+};
+_Static_assert(sizeof(struct xsave_image) == 576, "the legacy region and the header");
+
+static int get_xsave(struct vcpu *v, void *buf)
+{
+    memcpy(buf, v->xsave_area, PAGE_SIZE);
+    return 0;
+}
+
+/* What XRSTOR of the standard format refuses (Intel SDM vol. 1, 13.8). MXCSR is loaded even where
+ * XSTATE_BV says that SSE is in its initial state. */
+static int set_xsave(struct vcpu *v, const void *buf)
+{
+    const struct xsave_image *x = buf;
+    u64 rest = x->xcomp_bv;
+
+    for (u32 i = 0; i < ARRAY_SIZE(x->reserved); i++)
+        rest |= x->reserved[i];
+    if (rest || (x->xstate_bv & ~host_xcr0_mask) || (x->mxcsr & ~host_mxcsr_mask))
+        return -E_INVAL;
+    memcpy(v->xsave_area, buf, PAGE_SIZE);
+    return 0;
+}
+
+static int get_xcr0(struct vcpu *v, void *buf)
+{
+    *(u64 *)buf = v->xcr0;
+    return 0;
+}
+
+static int set_xcr0(struct vcpu *v, const void *buf)
+{
+    u64 xcr0 = *(const u64 *)buf;
+
+    if (!cpuid_xcr0_legal(v, xcr0))
+        return -E_INVAL;
+    v->xcr0 = xcr0;
+    return 0;
+}
+
+/* ---- MSRs and CPUID: as many as there are ---- */
+
+static int get_msrs(struct vcpu *v, struct socle_msr *msr, u32 n)
+{
+    u32 i;
+
+    for (i = 0; i < n; i++)
+        if (msr_get(v, msr[i].index, &msr[i].value))
+            break;
+    return (int)i;
+}
+
+static int set_msrs(struct vcpu *v, const struct socle_msr *msr, u32 n)
+{
+    u32 i;
+
+    for (i = 0; i < n; i++)
+        if (msr_set(v, msr[i].index, msr[i].value))
+            break;
+    return (int)i;
+}
+
+/* ---- local APIC ---- */
+
+static int get_lapic(struct vcpu *v, void *buf)
+{
+    if (!domain_has(v->domain, DOMAIN_LAPIC))
+        return -E_INVAL;
+    vlapic_get_state(&v->lapic, buf, rdtsc());
+    return 0;
+}
+
+static int set_lapic(struct vcpu *v, const void *buf)
+{
+    if (!domain_has(v->domain, DOMAIN_LAPIC))
+        return -E_INVAL;
+    vlapic_set_state(&v->lapic, buf, rdtsc());
+    vcpu_timer_changed(v);
+    return 0;
+}
+
+/* ---- events ---- */
+
+static int get_events(struct vcpu *v, void *buf)
+{
+    struct socle_vcpu_events *e = buf;
+    const struct event *event = &v->event;
+    bool exception = event->valid && event->type == EVENT_EXCEPTION;
+    bool soft = event->valid && event->type == EVENT_SOFT;
+    bool interrupt = soft || (event->valid && event->type == EVENT_INTERRUPT);
+
+    *e = (struct socle_vcpu_events){.exception_pending = exception,
+                                    .exception_nr = exception ? event->vector : 0,
+                                    .exception_has_error = exception && event->has_error,
+                                    .exception_error = exception ? event->error : 0,
+                                    .interrupt_injected = interrupt,
+                                    .interrupt_nr = interrupt ? event->vector : 0,
+                                    .interrupt_soft = soft,
+                                    .shadow = vendor->get_shadow(v),
+                                    .nmi_injected = event->valid && event->type == EVENT_NMI,
+                                    .nmi_pending = v->nmi_pending,
+                                    .nmi_masked = v->nmi_masked,
+                                    .sipi_vector = v->sipi_vector};
+    return 0;
+}
+
+/* Socle holds one event on its way in; get_events() never shows more. */
+static bool events_legal(const struct socle_vcpu_events *e)
+{
+    if (!!e->exception_pending + !!e->interrupt_injected + !!e->nmi_injected > 1)
+        return false;
+    if (!e->exception_pending)
+        return true;
+    if (e->exception_nr > 31 || e->exception_nr == VEC_NMI)
+        return false;
+    return !e->exception_has_error || (ERROR_CODE_VECTORS >> e->exception_nr & 1);
+}
+
+static struct event event_of(const struct socle_vcpu_events *e)
+{
+    if (e->exception_pending)
+        return (struct event){true, e->exception_has_error, e->exception_nr, EVENT_EXCEPTION,
+                              e->exception_has_error ? e->exception_error : 0};
+    if (e->nmi_injected)
+        return (struct event){true, false, VEC_NMI, EVENT_NMI, 0};
+    if (e->interrupt_injected)
+        return (struct event){true, false, e->interrupt_nr,
+                              e->interrupt_soft ? EVENT_SOFT : EVENT_INTERRUPT, 0};
+    return (struct event){0};
+}
+
+static int set_events(struct vcpu *v, const void *buf)
+{
+    const struct socle_vcpu_events *e = buf;
+
+    if (!events_legal(e))
+        return -E_INVAL;
+    v->event = event_of(e);
+    v->nmi_pending = e->nmi_pending;
+    v->nmi_masked = e->nmi_masked;
+    v->sipi_vector = e->sipi_vector;
+    vendor->set_shadow(v, e->shadow & 1);
+    return 0;
+}
+
+/* ---- debug registers ---- */
+
+static int get_debug(struct vcpu *v, void *buf)
+{
+    vendor->get_debug(v, buf);
+    return 0;
+}
+
+static int set_debug(struct vcpu *v, const void *buf)
+{
+    struct socle_debug d = *(const struct socle_debug *)buf;
+
+    if (d.dr6 >> 32 || d.dr7 >> 32)
+        return -E_INVAL;
+    d.dr6 = (d.dr6 & DR6_KNOWN) | DR6_FIXED;
+    d.dr7 = (d.dr7 & DR7_KNOWN) | DR7_FIXED;
+    vendor->set_debug(v, &d);
+    return 0;
+}
+
+static int set_guest_debug(struct vcpu *v, const void *buf)
+{
+    const struct socle_guest_debug *d = buf;
+
+    if (d->flags & 1)
+        return -E_OPNOTSUPP;
+    v->debug.flags = 0;
+    return 0;
+}
+
+/* ---- whether it runs ---- */
+
+static const u8 activity_of[] = {[SOCLE_MP_RUNNABLE] = ACTIVITY_RUN,
+                                 [SOCLE_MP_UNINIT] = ACTIVITY_WAIT_INIT,
+                                 [SOCLE_MP_INIT] = ACTIVITY_WAIT_SIPI,
+                                 [SOCLE_MP_HALTED] = ACTIVITY_HALTED};
+
+static int get_mp(struct vcpu *v, void *buf)
+{
+    u32 *mp = buf;
+
+    for (*mp = 0; activity_of[*mp] != v->activity; ++*mp)
+        ;
+    return 0;
+}
+
+static int set_mp(struct vcpu *v, const void *buf)
+{
+    u32 mp = *(const u32 *)buf;
+
+    if (mp >= ARRAY_SIZE(activity_of))
+        return -E_INVAL;
+    v->activity = activity_of[mp];
+    return 0;
+}
+
+/* ---- all of them ---- */
+
+static const struct section {
+    u32 bytes; /* 0: of any length, or none */
+    int (*get)(struct vcpu *v, void *buf);
+    int (*set)(struct vcpu *v, const void *buf);
+} sections[] = {
+    [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
+    [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs},
+    [SOCLE_STATE_XSAVE] = {PAGE_SIZE, get_xsave, set_xsave},
+    [SOCLE_STATE_XCR0] = {sizeof(u64), get_xcr0, set_xcr0},
+    [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic},
+    [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events},
+    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), get_debug, set_debug},
+    [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
+    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
+};
+
+static bool whole_entries(u32 len, u32 size, u32 max)
+{
+    return len % size == 0 && len / size <= max;
+}
+
+int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
+{
+    if (section == SOCLE_STATE_MSRS)
+        return whole_entries(len, sizeof(struct socle_msr), MSRS_MAX)
+                   ? get_msrs(v, buf, len / sizeof(struct socle_msr))
+                   : -E_INVAL;
+    if (section >= ARRAY_SIZE(sections) || !sections[section].get || len != sections[section].bytes)
+        return -E_INVAL;
+    return sections[section].get(v, buf);
+}
+
+int state_set(struct vcpu *v, u32 section, const void *buf, u32 len)
+{
+    if (section == SOCLE_STATE_MSRS)
+        return whole_entries(len, sizeof(struct socle_msr), MSRS_MAX)
+                   ? set_msrs(v, buf, len / sizeof(struct socle_msr))
+                   : -E_INVAL;
+    if (section == SOCLE_STATE_CPUID)
+        return whole_entries(len, sizeof(struct socle_cpuid), SOCLE_CPUID_MAX)
+                   ? cpuid_set(v, buf, len / sizeof(struct socle_cpuid))
+                   : -E_INVAL;
+    if (section >= ARRAY_SIZE(sections) || !sections[section].set || len != sections[section].bytes)
+        return -E_INVAL;
+    return sections[section].set(v, buf);
+}

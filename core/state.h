@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A stopped vCPU's state, as dom0 gets and sets it (SOCLE_STATE_* in abi.h). All that could make
+ * the processor refuse the vCPU, or fault in Socle when the state is loaded, is refused here. */
+#ifndef SOCLE_CORE_STATE_H
+#define SOCLE_CORE_STATE_H
+
+#include "core/vcpu.h"
+
+/* buf: PAGE_SIZE bytes of Socle's own, page-aligned; len: what the caller says that it holds. Both
+ * return 0 (MSRS: how many were done), or -E_INVAL (no such section, wrong length, not a legal
+ * state), -E_OPNOTSUPP. After an error nothing has changed. */
+int state_get(struct vcpu *v, u32 section, void *buf, u32 len);
+int state_set(struct vcpu *v, u32 section, const void *buf, u32 len);
+
+#endif
