@@ -152,11 +152,20 @@ static int irqfd_deassign(struct sk_vm *vm, const struct kvm_irqfd *args)
 
 int sk_irqfd(struct sk_vm *vm, const struct kvm_irqfd *args)
 {
+	int r;
+
 	if (args->flags & ~KVM_IRQFD_FLAG_DEASSIGN || args->gsi >= SK_MAX_GSI)
 		return -EINVAL;
+	if (!READ_ONCE(vm->irqchip))
+		return -EAGAIN;
+	/* an entry may only be retired when it is in its eventfd's wait queue */
+	mutex_lock(&vm->lock);
 	if (args->flags & KVM_IRQFD_FLAG_DEASSIGN)
-		return irqfd_deassign(vm, args);
-	return READ_ONCE(vm->irqchip) ? irqfd_assign(vm, args) : -EAGAIN;
+		r = irqfd_deassign(vm, args);
+	else
+		r = irqfd_assign(vm, args);
+	mutex_unlock(&vm->lock);
+	return r;
 }
 
 void sk_irqfd_release_all(struct sk_vm *vm)

@@ -174,7 +174,7 @@ static void latch_status(struct kvm_pit_channel_state *c)
 {
 	if (c->status_latched)
 		return;
-	c->status = channel_output(c) << 7 | c->rw_mode << 4 | c->mode << 1 | c->bcd;
+	c->status = channel_output(c) << 7 | c->rw_mode << 4 | (c->mode & 7) << 1 | c->bcd;
 	c->status_latched = 1;
 }
 
