@@ -54,13 +54,15 @@ static void clear(struct kvm_cpuid_entry2 *e)
 
 #define B(n) BIT((n))
 
-/* Leaf 1. x2APIC, the TSC deadline timer and the hypervisor bit are Socle's to give. Not given: MONITOR, VMX, SMX,
- * power management, debug store, and what follows the guest's CR4 (OSXSAVE: Socle sets it).
+/* Leaf 1. x2APIC, the TSC deadline timer and the hypervisor bit are Socle's to give, machine check this module's.
+ * Not given: MONITOR, VMX, SMX, power management, debug store, and what follows the guest's CR4 (OSXSAVE: Socle
+ * sets it).
  */
 #define LEAF1_ECX                                                                                  \
 	(B(0) | B(1) | B(9) | B(12) | B(13) | B(17) | B(19) | B(20) | B(22) | B(23) | B(25) |      \
 	 B(26) | B(28) | B(29) | B(30))
 #define LEAF1_ECX_SOCLE (B(21) | B(24) | B(31))
+#define LEAF1_EDX_OURS	(B(7) | B(14))
 #define LEAF1_EDX                                                                                  \
 	(B(0) | B(1) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(9) | B(11) | B(12) |     \
 	 B(13) | B(14) | B(15) | B(16) | B(17) | B(19) | B(23) | B(24) | B(25) | B(26) | B(27))
@@ -94,7 +96,7 @@ static void add_features(struct list *list)
 
 	e->ebx &= 0x00ffff00; /* the APIC id is the vCPU's */
 	e->ecx = (e->ecx & LEAF1_ECX) | LEAF1_ECX_SOCLE;
-	e->edx &= LEAF1_EDX;
+	e->edx = (e->edx & LEAF1_EDX) | LEAF1_EDX_OURS;
 }
 
 static void add_structured_features(struct list *list)
@@ -204,6 +206,8 @@ static void add_extended(struct list *list)
 	e->ebx = 0;
 	e->ecx &= EXT1_ECX;
 	e->edx &= EXT1_EDX;
+	if (boot_cpu_data.x86_vendor != X86_VENDOR_INTEL)
+		e->edx |= LEAF1_EDX_OURS; /* AMD repeats leaf 1's */
 	if (max >= 0x80000006) {
 		add_leaf(list, 0x80000005);
 		add_leaf(list, 0x80000006);
@@ -256,6 +260,72 @@ long sk_cpuid_supported(struct kvm_cpuid2 __user *user)
 
 /* ---- a vCPU's CPUID --------------------------------------------------------------------------- */
 
+/* The bytes of an XSAVE area for these components */
+static u32 xsave_bytes(u64 components, bool compacted)
+{
+	u32 size = 576, i;
+
+	for (i = 2; i < 63; i++) {
+		u32 bytes, offset, flags, unused;
+
+		if (!(components & BIT_ULL(i)))
+			continue;
+		cpuid_count(0xd, i, &bytes, &offset, &flags, &unused);
+		if (compacted)
+			size = (flags & B(1) ? ALIGN(size, 64) : size) + bytes;
+		else
+			size = max(size, offset + bytes);
+	}
+	return size;
+}
+
+struct live_state {
+	u64 cr4;
+	u64 apic_base;
+	u64 xcr0;
+};
+
+static int live_state_get(struct sk_vcpu *vcpu, struct live_state *live)
+{
+	const struct socle_sregs *sregs = vcpu->buffer;
+	int r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+
+	if (r < 0)
+		return r;
+	live->cr4 = sregs->cr4;
+	live->apic_base = sregs->apic_base;
+	r = sk_state_get(vcpu, SOCLE_STATE_XCR0, sizeof(u64));
+	live->xcr0 = r < 0 ? 1 : *(u64 *)vcpu->buffer;
+	return 0;
+}
+
+static void set_bit_if(u32 *reg, u32 bit, bool on)
+{
+	*reg = on ? *reg | bit : *reg & ~bit;
+}
+
+/* What a guest's CPUID shows of its control registers; Socle gives the guest the same. */
+static void mirror(struct kvm_cpuid_entry2 *e, const struct live_state *live)
+{
+	switch (e->function) {
+	case 1:
+		set_bit_if(&e->ecx, B(27), live->cr4 & X86_CR4_OSXSAVE);
+		if (!(live->apic_base & MSR_IA32_APICBASE_ENABLE))
+			e->edx &= ~B(9);
+		break;
+	case 7:
+		if (e->index == 0)
+			set_bit_if(&e->ecx, B(4), live->cr4 & X86_CR4_PKE);
+		break;
+	case 0xd:
+		if (e->index == 0)
+			e->ebx = xsave_bytes(live->xcr0, false);
+		else if (e->index == 1 && e->eax & (B(1) | B(3)))
+			e->ebx = xsave_bytes(live->xcr0, true);
+		break;
+	}
+}
+
 static int send_to_socle(struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, u32 count)
 {
 	struct socle_cpuid *s = vcpu->buffer;
@@ -276,16 +346,22 @@ static int send_to_socle(struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *en
 	return min(sk_state_set(vcpu, SOCLE_STATE_CPUID, count * sizeof(*s)), 0);
 }
 
-/* What runs has looked at its CPUID: the same may be set again, nothing else. */
+/* What runs has looked at its CPUID: the same may be set again, also as KVM_GET_CPUID2 gave it, and nothing else. */
 static bool differs(const struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, u32 count)
 {
+	const struct live_state same = {};
 	u32 i;
 
 	if (count != vcpu->cpuid_count)
 		return true;
-	for (i = 0; i < count; i++)
-		if (memcmp(&entries[i], &vcpu->cpuid[i], offsetof(struct kvm_cpuid_entry2, padding)))
+	for (i = 0; i < count; i++) {
+		struct kvm_cpuid_entry2 a = entries[i], b = vcpu->cpuid[i];
+
+		mirror(&a, &same);
+		mirror(&b, &same);
+		if (memcmp(&a, &b, offsetof(struct kvm_cpuid_entry2, padding)))
 			return true;
+	}
 	return false;
 }
 
@@ -318,15 +394,25 @@ out:
 
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
 {
-	u32 room;
+	u32 room, i, count = vcpu->cpuid_count;
+	struct kvm_cpuid_entry2 *copy;
+	struct live_state live;
+	long r;
 
-	if (get_user(room, &user->nent))
+	if (get_user(room, &user->nent) || put_user(count, &user->nent))
 		return -EFAULT;
-	if (put_user(vcpu->cpuid_count, &user->nent))
-		return -EFAULT;
-	if (room < vcpu->cpuid_count)
+	if (room < count)
 		return -E2BIG;
-	if (copy_to_user(user->entries, vcpu->cpuid, vcpu->cpuid_count * sizeof(*vcpu->cpuid)))
-		return -EFAULT;
-	return 0;
+	r = live_state_get(vcpu, &live);
+	if (r)
+		return r;
+	copy = kmemdup(vcpu->cpuid, count * sizeof(*copy), GFP_KERNEL);
+	if (!copy)
+		return -ENOMEM;
+	for (i = 0; i < count; i++)
+		mirror(&copy[i], &live);
+	if (copy_to_user(user->entries, copy, count * sizeof(*copy)))
+		r = -EFAULT;
+	kfree(copy);
+	return r;
 }
