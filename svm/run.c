@@ -338,12 +338,9 @@ static enum vcpu_action run_once(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE))) {
-        enum vcpu_action action = vcpu_pending_work(v);
-
-        if (action != VCPU_RESUME)
-            return action;
-    }
+    /* The work may make new work, a timer that is due: it is looked for again before the entry. */
+    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE)))
+        return vcpu_pending_work(v);
     enter_guest(v, c);
     return dispatch_exit(v, c);
 }
