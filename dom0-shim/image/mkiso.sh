@@ -57,8 +57,9 @@ grub_words() {
     }'
 }
 
-tree=$(mktemp -d "$out.XXXXXX")
-trap 'rm -rf "$tree"' EXIT
+work=$(mktemp -d "$out.XXXXXX")
+tree=$work/tree
+trap 'rm -rf "$work"' EXIT
 mkdir -p "$tree/boot/grub"
 ln "$socle" "$tree/boot/socle.elf" 2>/dev/null || cp "$socle" "$tree/boot/socle.elf"
 {
@@ -83,4 +84,4 @@ END
     fi
     echo "}"
 } >"$tree/boot/grub/grub.cfg"
-grub-mkrescue -o "$out" "$tree" >"$tree/log" 2>&1 || { cat "$tree/log" >&2; die "grub-mkrescue failed"; }
+grub-mkrescue -o "$out" "$tree" >"$work/log" 2>&1 || { cat "$work/log" >&2; die "grub-mkrescue failed"; }
