@@ -104,7 +104,7 @@ static bool map_pool_page(u64 va)
     return page != NULL;
 }
 
-void *paging_map_stack(u32 cpu, void **pcpu)
+void *paging_map_stack(u32 cpu, struct pcpu **pcpu)
 {
     u64 slot = STACK_BASE + (u64)cpu * PCPU_SLOT_SIZE;
     u64 top = slot + PCPU_SLOT_SIZE;
@@ -118,7 +118,8 @@ void *paging_map_stack(u32 cpu, void **pcpu)
     for (u32 i = 0; i < WINDOWS; i++)
         walk(WINDOW_BASE + (cpu * (u64)WINDOWS + i) * PAGE_SIZE, 0);
     *pcpu = (void *)slot;
-    return (void *)top;
+    (*pcpu)->buffer = pool_alloc(NULL);
+    return (*pcpu)->buffer ? (void *)top : NULL;
 }
 
 void *paging_map_shared(u32 index, paddr_t pa)

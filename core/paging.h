@@ -35,9 +35,10 @@ paddr_t paging_root(void);
 /* Maps one uncached page of device registers for good; boot only, panics when it runs out. */
 volatile void *paging_map_device(paddr_t pa);
 
-/* The stack of processor `cpu`, its top; the first page of its slot holds struct pcpu. Boot only; pool pages.
+/* The stack of processor `cpu`, its top, and its struct pcpu with its buffer. Boot only; pool pages.
  * NULL when the pool is exhausted. */
-void *paging_map_stack(u32 cpu, void **pcpu);
+struct pcpu;
+void *paging_map_stack(u32 cpu, struct pcpu **pcpu);
 
 /* Maps a page that dom0 shares with Socle into slot `index` (0..PAGING_SHARED_SLOTS-1); the caller holds it
  * by frame_pin_shared. Unmap makes it unreachable on every processor before it returns. */

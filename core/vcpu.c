@@ -272,6 +272,8 @@ static bool wants_interrupt_of_dom0(struct vcpu *v)
 
 bool vcpu_has_event(struct vcpu *v)
 {
+    if (__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE) & PENDING_TIMER)
+        return true;
     if (v->activity == ACTIVITY_WAIT_SIPI || v->activity == ACTIVITY_WAIT_INIT)
         return v->init_pending || v->sipi_pending;
     if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked))
@@ -462,12 +464,15 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v)
 
     if (work & PENDING_WAIT)
         finish_wait(v);
+    if (work & PENDING_RESCHED) {
+        action = reschedule(v);
+        /* It may have found this vCPU's timer due. */
+        work |= __atomic_exchange_n(&v->pending, 0, __ATOMIC_ACQ_REL);
+    }
     if (work & PENDING_TIMER) {
         take_timer(v);
         work |= PENDING_EVENT;
     }
-    if (work & PENDING_RESCHED)
-        action = reschedule(v);
     if (action == VCPU_RESUME && (work & PENDING_EVENT)) {
         action = take_events(v);
         work &= ~(u32)PENDING_EVENT;
