@@ -301,7 +301,8 @@ static NORETURN void continue_on(void *stack, void (*function)(void))
 void boot_main(u32 magic, u32 info)
 {
     const char *why;
-    void *stack, *pcpu;
+    void *stack;
+    struct pcpu *pcpu;
 
     uart_init(UART_COM1);
     log_sink = uart_write;

@@ -2,7 +2,6 @@
 /* The processors: their start, and what one asks of another. */
 #include "core/smp.h"
 #include "core/cpuid.h"
-#include "core/lib.h"
 #include "core/log.h"
 #include "core/main.h"
 #include "core/paging.h"
@@ -108,23 +107,18 @@ static bool start_cpu(const struct pcpu *cpu, paddr_t page)
 /* Makes the next processor known; its slot is used again if the one before did not come. */
 static struct pcpu *prepare_cpu(u32 apic_id)
 {
-    static u64 stack[MAX_PCPUS]; /* tops */
-    u32 id = pcpu_count;
+    static u64 stack; /* the top */
+    static struct pcpu *cpu;
 
-    if (!stack[id]) {
-        void *pcpu;
-
-        stack[id] = (u64)paging_map_stack(id, &pcpu);
-        pcpus[id] = pcpu;
-    }
-    if (!stack[id])
+    if (!cpu || pcpus[cpu->id] == cpu)
+        stack = (u64)paging_map_stack(pcpu_count, &cpu);
+    if (!stack)
         return NULL;
-    memset(pcpus[id], 0, sizeof(struct pcpu));
-    pcpus[id]->id = id;
-    pcpus[id]->apic_id = apic_id;
+    cpu->id = pcpu_count;
+    cpu->apic_id = apic_id;
     ap_boot_cr3 = paging_root();
-    ap_boot_stack = stack[id];
-    return pcpus[id];
+    ap_boot_stack = stack;
+    return cpu;
 }
 
 static void start_cpus(const struct acpi_info *acpi, paddr_t page)
@@ -140,7 +134,7 @@ static void start_cpus(const struct acpi_info *acpi, paddr_t page)
             log_warn("no room for the processor with APIC id %u", found->apic_id);
         } else if (start_cpu(cpu, page)) {
             sched_add_cpu(&cpu->rq, cpu->id);
-            pcpu_count++;
+            pcpus[pcpu_count++] = cpu;
         }
     }
 }
