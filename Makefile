@@ -16,6 +16,8 @@ C_SOURCES := $(wildcard $(PARTS:%=%/*.c))
 ASM_SOURCES := $(wildcard $(PARTS:%=%/*.asm))
 OBJECTS := $(C_SOURCES:%.c=$(B)/obj/%.o) $(ASM_SOURCES:%.asm=$(B)/obj/%.asm.o)
 
+# make V=@ shows each compilation
+V := @:
 CC := gcc
 LD := ld
 NASM := nasm
@@ -30,12 +32,12 @@ LDFLAGS := -T linker.ld -nostdlib -static -z max-page-size=4096 -z noexecstack -
 # Every object also depends on the Makefile, so that a change of flags rebuilds.
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	@echo "  CC    $<"
+	$(V) echo "  CC    $<"
 	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/%.asm.o: %.asm Makefile
 	@mkdir -p $(@D)
-	@echo "  NASM  $<"
+	$(V) echo "  NASM  $<"
 	@$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MT $@ -MP -o $@ $<
 
 -include $(OBJECTS:.o=.d)
@@ -191,14 +193,14 @@ deps-test: install-packages
 
 all: elf images iso
 run: deps
-	@$(MAKE) --no-print-directory iso
+	@$(MAKE) -s --no-print-directory iso
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
-	@$(MAKE) --no-print-directory elf images iso
+	@$(MAKE) -s --no-print-directory elf images iso
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
 bench: deps
-	@$(MAKE) --no-print-directory elf images
+	@$(MAKE) -s --no-print-directory elf images
 	@/usr/bin/python3 tests/bench/bench.py
 clean: # the downloaded packages stay; rm -rf build removes those too
 	@cd $(B) 2>/dev/null && find . -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + || true
