@@ -477,11 +477,13 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v)
         action = take_events(v);
         work &= ~(u32)PENDING_EVENT;
     }
+    /* Both use the guest's memory: npt_flush must wait for it, and see that it must (see npt.h). */
+    if (work & (PENDING_COMPLETE | PENDING_CLOCK))
+        (void)__atomic_exchange_n(&this_cpu()->active, v->domain, __ATOMIC_SEQ_CST);
     if (action == VCPU_RESUME && (work & PENDING_COMPLETE)) {
         work &= ~(u32)PENDING_COMPLETE;
         action = complete_io(v);
         if (action == VCPU_RESUME && v->complete_only) {
-            v->complete_only = false;
             vcpu_set_pending(v, work & PENDING_CLOCK);
             return vcpu_exit(v, SOCLE_EXIT_NONE);
         }
@@ -539,7 +541,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
 
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
-        end_wait(waiter, SOCLE_RAN_EXIT);
+        end_wait(waiter, v->page->exit == SOCLE_EXIT_NONE ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_EXIT);
         if (kick >= 0)
             pcpu_kick((u32)kick);
         return;
