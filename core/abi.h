@@ -135,7 +135,7 @@ struct socle_domain_list {
 };
 
 /* SOCLE_HC_VCPU_RUN */
-#define SOCLE_RUN_COMPLETE_ONLY 0x1 /* finish a pending I/O instruction, then stop: SOCLE_RAN_INTERRUPTED */
+#define SOCLE_RUN_COMPLETE_ONLY 0x1 /* finish a pending I/O instruction, then stop: SOCLE_EXIT_NONE */
 
 #define SOCLE_RAN_EXIT        0 /* the vCPU's page says why; it stays stopped until the next RUN */
 #define SOCLE_RAN_INTERRUPTED 1 /* dom0 has an interrupt; the vCPU stays runnable; call again */

@@ -541,7 +541,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
 
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
-        end_wait(waiter, v->page->exit == SOCLE_EXIT_NONE ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_EXIT);
+        end_wait(waiter, SOCLE_RAN_EXIT);
         if (kick >= 0)
             pcpu_kick((u32)kick);
         return;

@@ -334,13 +334,18 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
         requeue_event(v, c);
 }
 
+/* The work is looked at once: what another processor adds after that comes with a kick, which ends the entry
+ * at once; and a question to dom0 that cannot be asked yet stays pending on purpose. */
 static enum vcpu_action run_once(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
 
-    /* The work may make new work, a timer that is due: it is looked for again before the entry. */
-    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE)))
-        return vcpu_pending_work(v);
+    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE))) {
+        enum vcpu_action action = vcpu_pending_work(v);
+
+        if (action != VCPU_RESUME)
+            return action;
+    }
     enter_guest(v, c);
     return dispatch_exit(v, c);
 }
