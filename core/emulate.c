@@ -583,7 +583,7 @@ static int string_element(struct emulation *e)
     struct vcpu *v = e->v;
     struct insn *i = &e->insn;
     u64 value[2] = {v->gpr[RAX], 0}, other[2];
-    struct operand src, dst;
+    struct operand src = {.size = 0}, dst = {.size = 0};
     int err = string_locate(e, &src, &dst);
 
     if (err || !e->special)

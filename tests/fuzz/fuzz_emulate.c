@@ -111,6 +111,51 @@ static void put_code(void)
     }
 }
 
+/* An instruction that reaches the emulator's depths, on operands that exist. */
+static void put_template(void)
+{
+    static const char *const templates[] = {"\x8b\x03",
+                                            "\x89\x03",
+                                            "\x48\x0f\xb6\x03",
+                                            "\x0f\x38\xf0\x03",
+                                            "\x0f\x38\xf1\x03",
+                                            "\xf0\x01\x03",
+                                            "\xf0\x48\x0f\xc1\x03",
+                                            "\x48\x87\x03",
+                                            "\xf0\x0f\xb1\x0b",
+                                            "\x48\x0f\xc7\x0b",
+                                            "\x0f\xc7\x0b",
+                                            "\x8c\x1b",
+                                            "\x0f\xab\x03",
+                                            "\xc1\x03\x05",
+                                            "\xff\x33",
+                                            "\x8f\x03",
+                                            "\xf3\x48\xa5",
+                                            "\xf3\xa6",
+                                            "\xf2\xae",
+                                            "\xf3\xaa",
+                                            "\xac",
+                                            "\xf3\x6d",
+                                            "\xf3\x66\x6f",
+                                            "\x6e",
+                                            "\x44\x0f\x22\xc1",
+                                            "\x44\x0f\x20\xc1",
+                                            "\xc7\x03\x11\x22\x33\x44"};
+    static const u8 places[] = {RBX, RSI, RDI, RSP};
+    const char *text = templates[take(1) % ARRAY_SIZE(templates)];
+
+    model.v.rip = CODE + 0xff0 + take(1) % 16; /* some cross into the next page */
+    for (u32 i = 0; text[i]; i++) {
+        u8 *byte = model_at(CODE + ((model.v.rip - CODE + i) & 0x1fff));
+
+        if (byte)
+            *byte = (u8)text[i];
+    }
+    for (u32 i = 0; i < ARRAY_SIZE(places); i++)
+        model.v.gpr[places[i]] = take_address();
+    model.v.gpr[RCX] = take(1);
+}
+
 static void check_exit(enum vcpu_action action)
 {
     const struct socle_vcpu_page *page = &model.page;
@@ -170,6 +215,10 @@ static enum vcpu_action step(void)
         return exit_npf(v, take_address(), take(1) & 1, take(1) & 1);
     case 4:
         return exit_npf(v, APIC_DEFAULT_PA + take(2) % 0x1000, take(1) & 1, false);
+    case 5:
+        return exit_npf(v, (v->gpr[RSI] & 0x1fff) + DEV, take(1) & 1, false);
+    case 6:
+        return exit_npf(v, (v->gpr[RBX] & 0x1fff) + DEV, take(1) & 1, false);
     default:
         return exit_npf(v, DEV + take(2) % 0x2000, take(1) & 1, false);
     }
@@ -185,6 +234,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
         if (what & 1)
             put_code();
+        else if (what & 8)
+            put_template();
         if (what & 2)
             meddle();
         if (what & 4)
