@@ -119,6 +119,7 @@ static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
         __atomic_store_n(&v->nmi_pending, true, __ATOMIC_RELEASE);
         break;
     case APIC_INIT:
+        v->sipi_pending = false;
         __atomic_store_n(&v->init_pending, true, __ATOMIC_RELEASE);
         break;
     case APIC_SIPI:

@@ -66,7 +66,7 @@ void vcpu_reset(struct vcpu *v, bool init)
     v->rip = 0xfff0;
     v->rflags = RFLAGS_FIXED;
     v->event.valid = false;
-    v->nmi_masked = v->nmi_pending = v->sipi_pending = false;
+    v->nmi_masked = v->nmi_pending = false; /* not sipi_pending: one may have come since the INIT */
     v->extint_vector = -1;
     v->io.kind = IO_NONE;
     reset_sregs(v, &s);
