@@ -548,6 +548,16 @@ static void string_moves(void **state)
     assert_int_equal(device_reads, 100);
     assert_memory_equal(model_at(RAM_GPA + 0xff0), want, 16);
     assert_memory_equal(model_at(RAM_GPA + 0x1000), want + 16, 84);
+    v->rip = CODE; /* two reads at the same offset of two pages */
+    CODE_IS(0xa6, 0xf3, 0xa4);
+    v->gpr[RSI] = DEV + 0x30;
+    v->gpr[RDI] = RAM + 0x30;
+    *model_at(RAM_GPA + 0x30) = device[0x30] + 1;
+    assert_int_equal(serve(npf(DEV_GPA + 0x30, false)), VCPU_RESUME);
+    assert_int_equal(v->rip, CODE + 1);
+    assert_int_equal(v->rflags & (RFLAGS_ZF | RFLAGS_CF), RFLAGS_CF);
+    device_reads = 0;
+    CODE_IS(0xf3, 0xa4);
     /* ... and back, until a page fault in the middle. */
     v->rip = CODE;
     v->gpr[RDI] = DEV + 0x200;

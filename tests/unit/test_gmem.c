@@ -377,6 +377,9 @@ static void linear(void **state)
     assert_dom0_asked(gmem_read_linear(v, GVA + 0xffd, buf, 8, PF_FETCH), 0x3000, false, true,
                       false);
     assert_int_equal(gmem_read_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
+    model_store(model_entry(GVA + 0x1000, 1), 0); /* the next page is none of its business */
+    assert_int_equal(gmem_read_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
+    assert_int_equal(gmem_write_linear(v, GVA + 0xffd, buf, 3), 0);
     model_check_windows();
 }
 
