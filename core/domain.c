@@ -12,11 +12,13 @@
 #include "core/x86.h"
 #include "drivers/tsc.h"
 
+#define DESTROY_VCPUS   16 /* of one piece */
 #define LAST_FREE_SHARE 8 /* one domain may take all but an eighth of the heap */
 
 struct domain dom0;
 static struct domain *domains[SOCLE_MAX_DOMAINS];
 static struct spinlock table_lock;
+u64 pcpu_epoch;
 
 _Static_assert(sizeof(struct domain) <= PAGE_SIZE, "a domain is one page");
 
@@ -83,12 +85,14 @@ int domain_create(void)
     return id;
 }
 
+/* Counted before the look: either this sees that d is dying, or the destroyer sees the reference. */
 bool domain_get_of(struct domain *d)
 {
-    if (__atomic_load_n(&d->dying, __ATOMIC_ACQUIRE))
-        return false;
-    __atomic_fetch_add(&d->refs, 1, __ATOMIC_ACQ_REL);
-    return true;
+    __atomic_fetch_add(&d->refs, 1, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&d->dying, __ATOMIC_SEQ_CST))
+        return true;
+    domain_put(d);
+    return false;
 }
 
 struct domain *domain_get(u32 id)
@@ -120,17 +124,20 @@ struct domain *domain_next(u32 id)
 
 /* ---- the end of a domain ---- */
 
-static struct domain *mark_dying(u32 id)
+/* The domain, with its destroy lock: one destroyer at a time. It stays in the table until that one has taken
+ * it out, so the lock is tried while it is certain to be there. */
+static int begin_destroy(u32 id, struct domain **out)
 {
-    struct domain *d = NULL;
+    int err = -E_NOENT;
 
     spin_lock(&table_lock);
     if (id && id < SOCLE_MAX_DOMAINS && domains[id]) {
-        d = domains[id];
-        __atomic_store_n(&d->dying, true, __ATOMIC_RELEASE);
+        *out = domains[id];
+        __atomic_store_n(&domains[id]->dying, true, __ATOMIC_SEQ_CST);
+        err = spin_trylock(&domains[id]->destroy_lock) ? 0 : -E_AGAIN;
     }
     spin_unlock(&table_lock);
-    return d;
+    return err;
 }
 
 static bool all_stopped(struct domain *d)
@@ -143,19 +150,47 @@ static bool all_stopped(struct domain *d)
     return stopped;
 }
 
-/* One destroyer at a time: a second call for the same domain while the first one works sees -E_AGAIN. */
+/* Whether no processor can still have a pointer to one of d's vCPUs from before they stopped: the scheduler and
+ * the timers keep one for a few steps. The laggards are kicked. */
+static bool all_quiet(struct domain *d)
+{
+    bool quiet = true;
+
+    if (!d->epoch) {
+        for (u32 i = 0; i < d->vcpu_count; i++)
+            sched_timer_set(&d->vcpus[i]->se, SCHED_NEVER);
+        d->epoch = __atomic_add_fetch(&pcpu_epoch, 1, __ATOMIC_SEQ_CST);
+    }
+    for (u32 i = 0; i < pcpu_count; i++) {
+        if (pcpus[i] == this_cpu() || __atomic_load_n(&pcpus[i]->epoch, __ATOMIC_ACQUIRE) >= d->epoch)
+            continue;
+        pcpu_kick(i);
+        quiet = false;
+    }
+    return quiet;
+}
+
+static int destroy_vcpus(struct domain *d)
+{
+    /* Without a reference nobody can start a vCPU any more: so it is looked for first. */
+    bool used = __atomic_load_n(&d->refs, __ATOMIC_SEQ_CST);
+
+    if (!all_stopped(d) || used || (d->vcpu_count && !all_quiet(d)))
+        return -E_AGAIN;
+    for (u32 i = 0; d->vcpu_count; i++) {
+        if (i == DESTROY_VCPUS)
+            return -E_AGAIN;
+        vcpu_destroy(d->vcpus[--d->vcpu_count]);
+    }
+    return 0;
+}
+
 static int destroy_piece(struct domain *d)
 {
-    int err;
+    int err = destroy_vcpus(d);
 
-    if (!all_stopped(d) || __atomic_load_n(&d->refs, __ATOMIC_ACQUIRE))
-        return -E_AGAIN;
-    while (d->vcpu_count) {
-        struct vcpu *v = d->vcpus[d->vcpu_count - 1];
-
-        d->vcpu_count--;
-        vcpu_destroy(v);
-    }
+    if (err)
+        return err;
     doorbell_free_all(d);
     err = npt_destroy_piece(&d->npt);
     if (err)
@@ -168,13 +203,11 @@ static int destroy_piece(struct domain *d)
 
 int domain_destroy(u32 id)
 {
-    struct domain *d = mark_dying(id);
-    int err;
+    struct domain *d = NULL;
+    int err = begin_destroy(id, &d);
 
-    if (!d)
-        return -E_NOENT;
-    if (!spin_trylock(&d->destroy_lock))
-        return -E_AGAIN;
+    if (err)
+        return err;
     err = destroy_piece(d);
     if (err == 0)
         free_domain(d);
@@ -242,11 +275,8 @@ static int set_name(struct domain *d, u32 offset, u64 text)
     return 0;
 }
 
-int domain_set(struct domain *d, u32 param, u64 value)
+static int set_locked(struct domain *d, u32 param, u64 value)
 {
-    /* Dom0's vCPUs are bound to their processors, and it has its APIC from the start. */
-    if (d == &dom0 && param != SOCLE_PARAM_WEIGHT)
-        return -E_INVAL;
     switch (param) {
     case SOCLE_PARAM_WEIGHT:
         return set_weight(d, value);
@@ -263,6 +293,20 @@ int domain_set(struct domain *d, u32 param, u64 value)
     default:
         return -E_INVAL;
     }
+}
+
+/* Under the lock, so that a vCPU that is just being made follows either the old value or the new one. */
+int domain_set(struct domain *d, u32 param, u64 value)
+{
+    int err;
+
+    /* Dom0's vCPUs are bound to their processors, and it has its APIC from the start. */
+    if (d == &dom0 && param != SOCLE_PARAM_WEIGHT)
+        return -E_INVAL;
+    spin_lock(&d->lock);
+    err = set_locked(d, param, value);
+    spin_unlock(&d->lock);
+    return err;
 }
 
 static u32 describe_state(const struct domain *d)

@@ -23,11 +23,12 @@ struct domain {
     u32 flags;
     u32 refs;  /* hypercalls in progress; dying domains get no new ones */
     bool dying;
+    u64 epoch; /* its vCPUs are stopped for ever: see all_quiet() */
     char name[17];
     struct npt npt;
     struct charge charge;
     struct spinlock destroy_lock; /* tried, never waited for */
-    struct spinlock lock; /* vcpu table, doorbells */
+    struct spinlock lock; /* vcpu table, parameters, doorbells */
     u64 tlb_generation;   /* counts flushes; see npt_flush in domain.c */
     u32 weight;
     u64 affinity;

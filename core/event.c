@@ -10,6 +10,7 @@
 
 #define EVENTS_SLOT SOCLE_MAX_VCPUS /* of the shared pages: behind those of the vCPUs */
 
+static struct spinlock registering; /* tried, never waited for */
 static struct spinlock lock;
 static struct socle_events *events;
 static pfn_t events_pfn;
@@ -28,8 +29,22 @@ static bool set_bits(u32 port)
     return true;
 }
 
+/* Dom0's vCPU on this processor, or any other whose local APIC is on: dom0 may have stopped using one. */
+static struct vcpu *receiver(void)
+{
+    struct vcpu *v = this_cpu()->dom0;
+
+    if (v && vlapic_accepts(&v->lapic))
+        return v;
+    for (u32 i = 0; i < dom0.vcpu_count; i++)
+        if (vlapic_accepts(&dom0.vcpus[i]->lapic))
+            return dom0.vcpus[i];
+    return NULL;
+}
+
 void event_raise(u32 port)
 {
+    struct vcpu *v;
     bool set;
 
     if (port >= SOCLE_EVENT_PORTS)
@@ -37,8 +52,9 @@ void event_raise(u32 port)
     spin_lock(&lock);
     set = set_bits(port);
     spin_unlock(&lock);
-    if (set && this_cpu()->dom0)
-        vcpu_post(this_cpu()->dom0, events_vector, false);
+    v = set ? receiver() : NULL;
+    if (v)
+        vcpu_post(v, events_vector, false);
 }
 
 static struct socle_events *replace(struct socle_events *e, pfn_t pfn, u8 vector)
@@ -64,21 +80,27 @@ static void unregister(void)
     frame_unpin_shared(pfn);
 }
 
+static int register_page(u64 gpa, u8 vector)
+{
+    int err = events ? -E_BUSY : frame_pin_shared(gpa >> PAGE_SHIFT);
+
+    if (!err)
+        replace(paging_map_shared(EVENTS_SLOT, gpa), gpa >> PAGE_SHIFT, vector);
+    return err;
+}
+
 int event_register(u64 gpa, u64 vector)
 {
-    int err;
+    int err = 0;
 
-    if (!gpa) {
-        unregister();
-        return 0;
-    }
-    if ((gpa & ~PAGE_MASK) || vector < 32 || vector > 255)
+    if (gpa && ((gpa & ~PAGE_MASK) || vector < 32 || vector > 255))
         return -E_INVAL;
-    if (events)
+    if (!spin_trylock(&registering))
         return -E_BUSY;
-    err = frame_pin_shared(gpa >> PAGE_SHIFT);
-    if (err)
-        return err;
-    replace(paging_map_shared(EVENTS_SLOT, gpa), gpa >> PAGE_SHIFT, (u8)vector);
-    return 0;
+    if (gpa)
+        err = register_page(gpa, (u8)vector);
+    else
+        unregister();
+    spin_unlock(&registering);
+    return err;
 }

@@ -153,17 +153,23 @@ static int check_extent(u64 gfn, u64 pages)
     return 0;
 }
 
-/* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. */
-#define PIECES 8
+/* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. A call that is
+ * repeated passes over what is done already, 4,096 leaves a piece: more than PROTECT's longest extent has. */
+#define PIECES 72
 
 static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
 {
     u64 done, total = 0;
-    int err;
+    int err = 0;
 
     if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
         check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES)
         return -E_INVAL;
+    /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped. */
+    if (!(flags & SOCLE_MAP_MMIO))
+        err = frame_check(mfn, pages, FRAME_DOM0);
+    if (err)
+        return err;
     do {
         err = npt_map(&d->npt, gfn + total, mfn + total, pages - total, (u32)flags, &done);
         total += done;
@@ -179,6 +185,8 @@ static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
     u64 done, total = 0;
     int err = check_extent(gfn, pages);
 
+    if (!err && take == npt_protect && pages > SOCLE_MAP_MAX_PAGES)
+        err = -E_INVAL;
     if (err)
         return err;
     for (int i = 0; i < PIECES; i++) {
@@ -192,19 +200,21 @@ static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
 
 /* ---- vCPUs ---- */
 
+/* With v's state lock. If d is to wait for v, waiting_on is set, and the lock is kept until v runs: the second
+ * half is put_handoff() in vcpu.c. */
 static s64 start_vcpu(struct vcpu *d, struct vcpu *v, u64 flags)
 {
     if (sched_state(&v->se) == SCHED_BLOCKED)
         return SOCLE_RAN_BLOCKED;
     if (__atomic_load_n(&v->exit_ready, __ATOMIC_SEQ_CST)) {
-        if (sched_state(&v->se) != SCHED_STOPPED)
+        if (!vcpu_settled(v))
             return SOCLE_RAN_INTERRUPTED; /* almost there */
         v->exit_ready = false;
         return SOCLE_RAN_EXIT;
     }
     if (v->waiter)
         return -E_BUSY;
-    if (sched_state(&v->se) == SCHED_STOPPED) {
+    if (vcpu_settled(v)) {
         v->complete_only = flags & SOCLE_RUN_COMPLETE_ONLY;
         if (v->complete_only && v->io.kind == IO_NONE)
             return SOCLE_RAN_INTERRUPTED;
@@ -226,11 +236,11 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
         *result = -E_BUSY;
         if (spin_trylock(&v->state_lock)) {
             *result = start_vcpu(d, v, x->b);
+            if (d->waiting_on)
+                return VCPU_HANDOFF; /* the reference lasts until the wait ends */
             spin_unlock(&v->state_lock);
         }
     }
-    if (d->waiting_on)
-        return VCPU_HANDOFF; /* the reference lasts until the wait ends */
     domain_put(v->domain);
     return VCPU_RESUME;
 }
@@ -244,7 +254,7 @@ static s64 with_stopped(struct vcpu *v, const struct args *x, state_fn fn)
 
     if (!spin_trylock(&v->state_lock))
         return -E_BUSY;
-    if (sched_state(&v->se) == SCHED_STOPPED)
+    if (vcpu_settled(v))
         err = fn(v, x);
     spin_unlock(&v->state_lock);
     return err;
@@ -255,7 +265,7 @@ static s64 get_state(struct vcpu *v, const struct args *x)
     void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
     int n;
 
-    if (x->d > PAGE_SIZE)
+    if (x->b > 0xffffffff || x->d > PAGE_SIZE)
         return -E_INVAL;
     /* MSRS names in the buffer what it wants. */
     n = x->b == SOCLE_STATE_MSRS ? copy_in(buffer, x->c, x->d) : check_page(x->c);
@@ -272,7 +282,7 @@ static s64 set_state(struct vcpu *v, const struct args *x)
     void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
     int err;
 
-    if (x->d > PAGE_SIZE)
+    if (x->b > 0xffffffff || x->d > PAGE_SIZE)
         return -E_INVAL;
     err = copy_in(buffer, x->c, x->d);
     return err ? err : state_set(v, (u32)x->b, buffer, (u32)x->d);
@@ -350,7 +360,9 @@ static s64 send_msi(struct domain *d, u64 address, u64 data)
 
 static s64 domain_call(u64 nr, const struct args *x)
 {
-    struct domain *d = x->a && x->a < SOCLE_MAX_DOMAINS ? domain_get((u32)x->a) : NULL;
+    /* Of dom0 only parameters can be set. */
+    bool named = x->a < SOCLE_MAX_DOMAINS && (x->a || nr == SOCLE_HC_DOMAIN_SET);
+    struct domain *d = named ? domain_get((u32)x->a) : NULL;
     s64 result = -E_INVAL;
 
     if (!d)

@@ -50,10 +50,12 @@ static void forward_to_dom0(struct pcpu *cpu, u8 vector)
         apic_eoi();
         return;
     }
-    if (level)
+    if (level) {
         set_bit(cpu->level_held, vector);
-    else
+        test_and_clear(cpu->level_done, vector); /* of an end that had no beginning here */
+    } else {
         apic_eoi();
+    }
     vcpu_post(cpu->dom0, vector, level);
 }
 

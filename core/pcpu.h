@@ -41,6 +41,7 @@ struct pcpu {
      * entries so far: npt_flush waits for either to change. */
     struct domain *active;
     u64 entries;
+    u64 epoch;      /* the last pcpu_epoch in which it held no pointer to a vCPU but the one that it runs */
     u64 flush_host; /* requests to drop Socle's own stale translations, counted */
     u64 flush_host_done;
 
@@ -62,10 +63,23 @@ _Static_assert(sizeof(struct pcpu) <= PCPU_SIZE, "struct pcpu has room for two p
 extern struct pcpu *pcpus[MAX_PCPUS];
 extern u32 pcpu_count;
 
+/* Counts the vCPUs' ends (domain.c): what was unlinked in one epoch is freed when all processors have seen the
+ * next one. */
+extern u64 pcpu_epoch;
+
+static inline void pcpu_quiet(struct pcpu *cpu)
+{
+    __atomic_store_n(&cpu->epoch, __atomic_load_n(&pcpu_epoch, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+}
+
+#ifdef SOCLE_HOST
+struct pcpu *this_cpu(void);
+#else
 static inline struct pcpu *this_cpu(void)
 {
     return (struct pcpu *)((u64)__builtin_frame_address(0) & ~(PCPU_SLOT_SIZE - 1));
 }
+#endif
 
 /* Makes processor `cpu` leave its guest, or its idle sleep, soon, and look at its pending work. */
 void pcpu_kick(u32 cpu);

@@ -125,43 +125,32 @@ static void release_handle(struct vcpu *v)
     spin_unlock(&table_lock);
 }
 
-static int share_page(struct vcpu *v, paddr_t pa)
+static int pin_page(struct vcpu *v, paddr_t pa)
 {
-    int err;
+    int err = frame_pin_shared(pa >> PAGE_SHIFT);
 
-    if (!pa)
-        return 0;
-    err = frame_pin_shared(pa >> PAGE_SHIFT);
-    if (err)
-        return err;
-    v->page_pfn = pa >> PAGE_SHIFT;
-    v->page = paging_map_shared(v->handle, pa);
-    return 0;
+    if (!err)
+        v->page_pfn = pa >> PAGE_SHIFT;
+    return err;
 }
 
 static void unshare_page(struct vcpu *v)
 {
-    if (!v->page)
-        return;
-    paging_unmap_shared(v->handle);
-    frame_unpin_shared(v->page_pfn);
+    if (v->page)
+        paging_unmap_shared(v->handle);
+    if (v->page_pfn)
+        frame_unpin_shared(v->page_pfn);
 }
 
-/* Makes v one of the domain's: its APIC id is new, and there is room. */
-static int join_domain(struct domain *d, struct vcpu *v)
+/* There is room, and the APIC id is new. */
+static int check_new(const struct domain *d, u32 apic_id)
 {
-    int err = d->vcpu_count < DOMAIN_MAX_VCPUS ? 0 : -E_NOSPC;
-
-    spin_lock(&d->lock);
-    for (u32 i = 0; i < d->vcpu_count && !err; i++)
-        if (d->vcpus[i]->apic_id == v->apic_id)
-            err = -E_EXIST;
-    if (!err) {
-        d->vcpus[d->vcpu_count] = v;
-        __atomic_store_n(&d->vcpu_count, d->vcpu_count + 1, __ATOMIC_RELEASE);
-    }
-    spin_unlock(&d->lock);
-    return err;
+    if (d->vcpu_count == DOMAIN_MAX_VCPUS)
+        return -E_NOSPC;
+    for (u32 i = 0; i < d->vcpu_count; i++)
+        if (d->vcpus[i]->apic_id == apic_id)
+            return -E_EXIST;
+    return 0;
 }
 
 static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
@@ -185,7 +174,9 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
 }
 
-int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
+/* From the handle on anybody can find v, so nothing may fail any more; and without its page nobody can run it,
+ * so that comes last. */
+static int create_locked(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
 {
     struct vcpu *v = pool_alloc(&d->charge);
     int err;
@@ -194,29 +185,38 @@ int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
         return -E_NOMEM;
     v->domain = d;
     err = allocate_parts(v);
-    if (err)
-        goto free;
-    init_vcpu(v, apic_id, port);
-    err = reserve_handle(v);
-    if (err)
-        goto free;
-    err = share_page(v, page_pa);
-    if (err)
-        goto release;
-    err = join_domain(d, v);
-    if (!err)
-        return (int)v->handle;
-    unshare_page(v);
-release:
-    release_handle(v);
-free:
-    free_parts(v);
-    return err;
+    if (!err && page_pa)
+        err = pin_page(v, page_pa);
+    if (!err) {
+        init_vcpu(v, apic_id, port);
+        err = reserve_handle(v);
+    }
+    if (err) {
+        unshare_page(v);
+        free_parts(v);
+        return err;
+    }
+    d->vcpus[d->vcpu_count] = v;
+    __atomic_store_n(&d->vcpu_count, d->vcpu_count + 1, __ATOMIC_RELEASE);
+    if (page_pa)
+        __atomic_store_n(&v->page, paging_map_shared(v->handle, page_pa), __ATOMIC_RELEASE);
+    return (int)v->handle;
+}
+
+int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
+{
+    int ret;
+
+    spin_lock(&d->lock);
+    ret = check_new(d, apic_id);
+    if (!ret)
+        ret = create_locked(d, apic_id, page_pa, port);
+    spin_unlock(&d->lock);
+    return ret;
 }
 
 void vcpu_destroy(struct vcpu *v)
 {
-    sched_timer_set(&v->se, SCHED_NEVER);
     unshare_page(v);
     release_handle(v);
     free_parts(v);
@@ -243,6 +243,8 @@ void vcpu_notify(struct vcpu *v)
     int kick;
 
     vcpu_set_pending(v, PENDING_EVENT);
+    if (v == this_cpu()->current)
+        return; /* it looks before it enters the guest, and before it blocks */
     kick = sched_wake(&v->se, rdtsc());
     if (kick >= 0)
         pcpu_kick((u32)kick);
@@ -252,15 +254,6 @@ void vcpu_post(struct vcpu *v, u8 vector, bool level)
 {
     if (vlapic_post(&v->lapic, vector, level))
         vcpu_notify(v);
-}
-
-int vcpu_stop(struct vcpu *v)
-{
-    int err = sched_stop(&v->se);
-
-    if (err == -E_AGAIN)
-        pcpu_kick(sched_cpu(&v->se));
-    return err;
 }
 
 static bool wants_interrupt_of_dom0(struct vcpu *v)
@@ -302,6 +295,32 @@ static void wake(struct vcpu *v)
 
     if (kick >= 0)
         pcpu_kick((u32)kick);
+}
+
+bool vcpu_settled(struct vcpu *v)
+{
+    if (sched_state(&v->se) != SCHED_STOPPED)
+        return false;
+    /* Its processor is on the way from that decision to sched_release(), and waits for nothing. */
+    while (sched_loaded(&v->se))
+        cpu_relax();
+    return true;
+}
+
+int vcpu_stop(struct vcpu *v)
+{
+    struct vcpu *waiter;
+
+    if (sched_stop(&v->se)) {
+        pcpu_kick(sched_cpu(&v->se));
+        return -E_AGAIN;
+    }
+    waiter = claim_waiter(v);
+    if (waiter) {
+        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
+        wake(waiter);
+    }
+    return sched_loaded(&v->se) ? -E_AGAIN : 0;
 }
 
 /* v is stopped with an exit that nobody waited for; somebody may do so by now. */
@@ -457,7 +476,7 @@ static enum vcpu_action complete_io(struct vcpu *v)
     }
 }
 
-enum vcpu_action vcpu_pending_work(struct vcpu *v)
+static enum vcpu_action do_pending_work(struct vcpu *v)
 {
     enum vcpu_action action = VCPU_RESUME;
     u32 work = __atomic_exchange_n(&v->pending, 0, __ATOMIC_ACQ_REL);
@@ -496,25 +515,39 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v)
     return action;
 }
 
+/* The work may wake somebody who comes before v on this processor. */
+enum vcpu_action vcpu_pending_work(struct vcpu *v)
+{
+    enum vcpu_action action;
+
+    do
+        action = do_pending_work(v);
+    while (action == VCPU_RESUME &&
+           (__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE) & PENDING_RESCHED));
+    return action;
+}
+
 /* ---- for the run loops ---- */
 
 struct vcpu *vcpu_pick(void)
 {
     struct pcpu *cpu = this_cpu();
+    struct vcpu *next = cpu->decided ? cpu->next : decide(cpu);
+    int kick = SCHED_NO_KICK;
 
-    if (cpu->released) {
-        int kick = sched_release(&cpu->released->se, rdtsc());
-
-        cpu->released = NULL;
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
-    }
-    if (cpu->decided)
-        cpu->decided = false;
-    else
-        cpu->next = decide(cpu);
-    cpu->current = cpu->next;
-    return cpu->current;
+    cpu->decided = false;
+    /* What goes on here was never off the processor for the scheduler: it must not be taken away. */
+    if (cpu->released && cpu->released != next)
+        kick = sched_release(&cpu->released->se, rdtsc());
+    cpu->released = NULL;
+    if (kick == (int)cpu->id && !next)
+        next = decide(cpu);
+    cpu->current = next;
+    if (kick >= 0)
+        pcpu_kick((u32)kick);
+    if (!next)
+        pcpu_quiet(cpu);
+    return next;
 }
 
 static void put_blocked(struct vcpu *v, u64 now)
@@ -527,7 +560,8 @@ static void put_blocked(struct vcpu *v, u64 now)
         return;
     waiter = claim_waiter(v);
     if (waiter) {
-        end_wait(waiter, SOCLE_RAN_BLOCKED);
+        end_wait(waiter, sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED
+                                                              : SOCLE_RAN_BLOCKED);
         wake(waiter);
     }
 }
@@ -552,22 +586,18 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
     publish_exit(v, port);
 }
 
-/* RUN: v becomes runnable unless it is so already, and dom0's vCPU waits. */
-static void put_handoff(struct pcpu *cpu, struct vcpu *d, u64 now)
+/* d's wait for v has begun: makes v run if it is stopped, and d block, unless there is something for d already.
+ * v is not started by anybody else, since the caller has its state lock. But while it runs, it may exit at any
+ * time; so it must be found stopped before it is found to have no exit. */
+static void run_and_block(struct pcpu *cpu, struct vcpu *d, struct vcpu *v, u64 now)
 {
-    struct vcpu *v = d->waiting_on;
-    int kick, err;
+    int kick;
 
-    vcpu_set_pending(d, PENDING_WAIT);
-    sched_prepare_block(&d->se);
-    d->wait_result = RAN_WAITING;
-    __atomic_store_n(&v->waiter, d, __ATOMIC_SEQ_CST);
     if (vcpu_has_event(d))
         return;
-    err = sched_handoff(&cpu->rq, &d->se, &v->se, now);
-    if (err != -E_BUSY)
-        return;
     if (sched_state(&v->se) == SCHED_STOPPED && !v->exit_ready) {
+        if (sched_handoff(&cpu->rq, &d->se, &v->se, now) != -E_BUSY)
+            return;
         kick = sched_start(&v->se, cpu->id, now);
         if (kick >= 0)
             pcpu_kick((u32)kick);
@@ -576,6 +606,19 @@ static void put_handoff(struct pcpu *cpu, struct vcpu *d, u64 now)
     if (v->exit_ready || sched_state(&v->se) == SCHED_BLOCKED)
         return;
     sched_block(&d->se, now);
+}
+
+/* RUN, second half: see start_vcpu() in hypercall.c, which took v's state lock. */
+static void put_handoff(struct pcpu *cpu, struct vcpu *d, u64 now)
+{
+    struct vcpu *v = d->waiting_on;
+
+    vcpu_set_pending(d, PENDING_WAIT);
+    sched_prepare_block(&d->se);
+    d->wait_result = RAN_WAITING;
+    __atomic_store_n(&v->waiter, d, __ATOMIC_SEQ_CST);
+    run_and_block(cpu, d, v, now);
+    spin_unlock(&v->state_lock);
 }
 
 void vcpu_put(struct vcpu *v, enum vcpu_action action)
@@ -608,6 +651,7 @@ bool vcpu_enter(struct vcpu *v)
     bool stale = v->cpu_loaded != cpu->id;
     u64 generation;
 
+    pcpu_quiet(cpu);
     cpu->active = d;
     v->cpu_loaded = cpu->id;
     /* A full barrier: npt_flush either sees this entry, or this reads its new generation. */
@@ -703,11 +747,20 @@ void vcpu_take_answer(struct vcpu *v)
 
 /* ---- ways out ---- */
 
+/* Dom0 itself cannot go on: the machine has lost its drivers. */
+static NORETURN void dom0_died(struct vcpu *v, const char *what)
+{
+    log_error("dom0's vCPU %u %s at rip %llx: resetting the machine", v->handle, what,
+              (unsigned long long)v->rip);
+    machine_reset();
+}
+
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
 {
     struct socle_vcpu_page *p = v->page;
 
-    ASSERT(p);
+    if (!p)
+        dom0_died(v, "had an exit that nobody can answer");
     v->count[SOCLE_STAT_TO_DOM0]++;
     p->exit = reason;
     p->rip = v->rip;
@@ -715,14 +768,6 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
     p->cr8 = vlapic_cr8(&v->lapic);
     p->apic_base = v->lapic.base;
     return VCPU_EXIT;
-}
-
-/* Dom0 itself cannot go on: the machine has lost its drivers. */
-static NORETURN void dom0_died(struct vcpu *v, const char *what)
-{
-    log_error("dom0's vCPU %u %s at rip %llx: resetting the machine", v->handle, what,
-              (unsigned long long)v->rip);
-    machine_reset();
 }
 
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2)

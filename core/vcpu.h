@@ -217,8 +217,11 @@ void vcpu_notify(struct vcpu *v);
 /* Posts a fixed interrupt; any processor. */
 void vcpu_post(struct vcpu *v, u8 vector, bool level);
 
-/* 0, or -E_AGAIN while it still runs elsewhere (it was kicked). */
+/* 0, or -E_AGAIN while it still runs elsewhere (it was kicked) or is just being left. Ends a RUN that waits. */
 int vcpu_stop(struct vcpu *v);
+
+/* v is stopped, and all its state is in memory. Waits for the processor that is just leaving it. */
+bool vcpu_settled(struct vcpu *v);
 
 /* ---- for the run loops ---- */
 
