@@ -137,6 +137,22 @@ static void svm_vcpu_free(struct vcpu *v)
     v->vendor = NULL;
 }
 
+static void vmload(const struct vcpu *v)
+{
+    __asm__ volatile("vmload %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
+}
+
+static void vmsave(const struct vcpu *v)
+{
+    __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
+}
+
+/* VMRUN leaves FS, GS, LDTR and TR in the processor. */
+static bool is_loaded(const struct vcpu *v)
+{
+    return this_cpu()->current == v;
+}
+
 static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
 {
     struct vmcb_segment *const map[SOCLE_SEGS] = {&c->es, &c->cs, &c->ss,   &c->ds,
@@ -149,6 +165,8 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
+    if (is_loaded(v))
+        vmsave(v);
     for (u32 i = 0; i < SOCLE_SEGS; i++) {
         struct vmcb_segment *seg = segment_of(c, i);
 
@@ -174,6 +192,8 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
+    if (is_loaded(v))
+        vmsave(v); /* the MSRs that VMLOAD takes along stay */
     for (u32 i = 0; i < SOCLE_SEGS; i++)
         *segment_of(c, i) = (struct vmcb_segment){s->seg[i].selector, s->seg[i].attr & 0xfff,
                                                   s->seg[i].limit, s->seg[i].base};
@@ -188,6 +208,8 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr4 = s->cr4;
     c->int_ctl = (c->int_ctl & ~INT_CTL_TPR) | (s->cr8 & INT_CTL_TPR);
     c->efer = s->efer | EFER_SVME;
+    if (is_loaded(v))
+        vmload(v);
 }
 
 static u64 *msr_field(struct vmcb *c, u32 index)
@@ -269,16 +291,6 @@ static void svm_set_shadow(struct vcpu *v, bool shadow)
 static void svm_update_tsc_offset(struct vcpu *v)
 {
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
-}
-
-static void vmload(const struct vcpu *v)
-{
-    __asm__ volatile("vmload %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
-}
-
-static void vmsave(const struct vcpu *v)
-{
-    __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
 
 void svm_load(struct vcpu *v)
