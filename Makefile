@@ -167,6 +167,9 @@ soclectl: $(B)/soclectl
 images: $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(GUEST)
 iso: $(B)/socle.iso
 
+# ---- test guests: build/tests/guests/*.elf ----------------------------------------------------------
+-include tests/guests/guests.mk
+
 # ---- what a user types ---------------------------------------------------------------------------
 MACHINE ?= svm-2
 MACHINES ?= svm-1 svm-2
@@ -196,12 +199,12 @@ run: deps
 	@$(MAKE) -s --no-print-directory iso
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
-	@$(MAKE) -s --no-print-directory elf images iso
+	@$(MAKE) -s --no-print-directory elf images iso guests-elf
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
 bench: deps
-	@$(MAKE) -s --no-print-directory elf images
-	@/usr/bin/python3 tests/bench/bench.py
+	@$(MAKE) -s --no-print-directory elf images guests-elf
+	@/usr/bin/python3 tests/bench/bench.py $(BENCHFLAGS)
 clean: # the downloaded packages stay; rm -rf build removes those too
 	@cd $(B) 2>/dev/null && find . -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + || true
 
@@ -211,7 +214,7 @@ make run      builds all, boots it in QEMU from the GRUB ISO: a shell in dom0, o
 make test     all tests (MACHINES="svm-1 svm-2": emulated machines; TESTS=pattern: only these emulator tests)
 make check    the fast tests: unit, fuzz, format, clang-tidy
 make fuzz     the fuzzers (FUZZTIME=600: seconds each)
-make bench    costs of exits beside Linux's KVM on the same emulated machine
+make bench    costs of exits beside Linux's KVM on the same emulated machine (BENCHFLAGS=--json: for programs)
 make          builds all: build/socle.elf, socle.iso, socle.ko, dom0/, guest/
 make elf | kmod | soclectl | images | iso      single parts
 make format   formats the C sources
