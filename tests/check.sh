@@ -131,5 +131,5 @@ for step in "$@"; do
     *) echo "$0: no such step: $step" >&2; exit 2 ;;
     esac
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed" | tee $build/logs/summary
 [ $failed -eq 0 ]

@@ -3,6 +3,7 @@
 # needs root, except that missing package lists are fetched with sudo.
 # shellcheck shell=bash
 set -euo pipefail
+umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 image=dom0-shim/image
 cache=build/cache
@@ -56,6 +57,7 @@ add_busybox() {
     local root=$1 applet
 
     mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,proc,sys,dev,run,tmp,root,etc,mnt,var/tmp,var/log}
+    chmod 1777 "$root/tmp" "$root/var/tmp"
     cp /bin/busybox "$root/bin/busybox"
     for applet in $("$root/bin/busybox" --list); do
         [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
