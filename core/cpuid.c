@@ -297,9 +297,9 @@ static void mirror_state(const struct vcpu *v, u32 leaf, u32 subleaf, u64 cr4, s
     } else if (leaf == 7 && subleaf == 0) {
         set_bits(&r->ecx, F7_ECX_OSPKE, cr4 & CR4_PKE);
     } else if (leaf == 0xd && subleaf == 0) {
-        r->ebx = xsave_size(v->xcr0, false);
+        r->ebx = xsave_size(xgetbv(0), false); /* v's own, while v is loaded */
     } else if (leaf == 0xd && subleaf == 1 && (r->eax & (FD1_EAX_XSAVEC | FD1_EAX_XSAVES))) {
-        r->ebx = xsave_size(v->xcr0, true);
+        r->ebx = xsave_size(xgetbv(0), true);
     }
 }
 

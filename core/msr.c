@@ -271,7 +271,8 @@ int msr_set(struct vcpu *v, u32 index, u64 value)
 /* What a stock kernel reads while it starts, or to know the machine's memory types. A write that
  * would change one is left out: with a line in the log, unless Linux does it as a matter of course
  * (the MTRRs are switched off for a moment to set PAT; the microcode revision is cleared before it
- * is asked for). */
+ * is asked for; NB_CFG's extended configuration access and DE_CFG's serializing LFENCE are turned
+ * on). */
 static const struct {
     u32 first, last;
     bool silent;
@@ -291,9 +292,9 @@ static const struct {
     {0xc0010015, 0xc0010015, false}, /* HWCR */
     {0xc001001a, 0xc001001a, false}, /* TOP_MEM */
     {0xc001001d, 0xc001001d, false}, /* TOP_MEM2 */
-    {0xc001001f, 0xc001001f, false}, /* NB_CFG */
+    {0xc001001f, 0xc001001f, true},  /* NB_CFG */
     {0xc0010058, 0xc0010058, false}, /* MMIO_CONF_BASE */
-    {0xc0011029, 0xc0011029, false}, /* DE_CFG */
+    {0xc0011029, 0xc0011029, true},  /* DE_CFG */
 };
 
 static int find_passed(u32 index)

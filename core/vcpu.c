@@ -689,6 +689,7 @@ void vcpu_load_common(struct vcpu *v)
 
 void vcpu_save_common(struct vcpu *v)
 {
+    v->xcr0 = xgetbv(0); /* QEMU's SVM does not stop XSETBV */
     if (v->xcr0 != host_xcr0_mask)
         xsetbv(0, host_xcr0_mask);
     xsave(v->xsave_area, host_xcr0_mask);

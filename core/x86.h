@@ -191,6 +191,14 @@ static inline void xsetbv(u32 index, u64 value)
     __asm__ volatile("xsetbv" : : "c"(index), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
 }
 
+static inline u64 xgetbv(u32 index)
+{
+    u32 lo, hi;
+
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(index));
+    return lo | (u64)hi << 32;
+}
+
 static inline void xsave(void *area, u64 mask)
 {
     __asm__ volatile("xsave64 (%0)"

@@ -35,11 +35,13 @@ static struct cpuid_regs test_cpuid(u32 leaf, u32 subleaf)
 }
 
 #define cpuid(leaf, subleaf) test_cpuid(leaf, subleaf)
+#define xgetbv(index)        (v->xcr0)
+static struct vcpu *v;
 #include "core/cpuid.c"
+#undef xgetbv
 #undef cpuid
 
 static struct domain guest = {.flags = DOMAIN_LAPIC};
-static struct vcpu *v;
 
 static int setup(void **state)
 {
