@@ -7,6 +7,11 @@
 #define RESUME	1
 #define TO_USER 0
 
+/* QEMU's kvmvapic option ROM counts on it that RIP is behind an OUT to this port when QEMU sees it (KVM's quirk
+ * OUT_7E_INC_RIP).
+ */
+#define VAPIC_PORT 0x7e
+
 /* ---- port I/O --------------------------------------------------------------------------------- */
 
 static bool device_io(struct sk_vm *vm, u16 port, bool in, u8 *data)
@@ -44,6 +49,7 @@ static int io_to_user(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 cou
 		vcpu->answer_bytes = size * count;
 	} else {
 		memcpy(vcpu->pio, vcpu->page->data, size * count);
+		vcpu->finish_now = port == VAPIC_PORT;
 	}
 	return TO_USER;
 }

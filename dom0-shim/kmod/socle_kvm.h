@@ -234,6 +234,7 @@ struct sk_vcpu {
 	enum sk_answer answer;
 	u32 answer_bytes;
 	bool completion; /* Socle holds an instruction to finish at the next RUN */
+	bool finish_now; /* finish that instruction before userspace sees the exit */
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
 	bool has_run;
 	u64 cr8; /* as userspace last saw it */

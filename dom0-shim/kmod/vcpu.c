@@ -113,6 +113,19 @@ static int run_loop(struct sk_vcpu *vcpu)
 	}
 }
 
+/* The exit that userspace is about to see has been copied to kvm_run already; a port write has no more exits. */
+static int finish_first(struct sk_vcpu *vcpu)
+{
+	int tries = 16;
+	int r;
+
+	vcpu->finish_now = false;
+	do {
+		r = run_once(vcpu, SOCLE_RUN_COMPLETE_ONLY);
+	} while (r != SOCLE_RAN_EXIT && (r >= 0 || r == -EBUSY) && tries--);
+	return min(r, 0);
+}
+
 /* Userspace's answer to the last exit, copied once; the sizes are our own. */
 static void take_answer(struct sk_vcpu *vcpu)
 {
@@ -171,6 +184,8 @@ static int run(struct sk_vcpu *vcpu)
 	r = leave ? finish_exit(vcpu) : 1;
 	if (r > 0)
 		r = leave ? interrupted(vcpu) : run_loop(vcpu);
+	if (!r && vcpu->finish_now)
+		r = finish_first(vcpu);
 	if (!vcpu->exited)
 		stop(vcpu);
 	give_state(vcpu);
