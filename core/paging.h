@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Socle's own address space: its image (W^X), its heap, its processors' stacks, device registers, the pages
- * that it shares with dom0, and a few windows per processor for one access each to anything else.
- * No guest's and none of dom0's memory is mapped here otherwise. One set of tables for all processors. */
+/* Socle's own address space: its image (W^X), its heap, its processors' stacks, device registers,
+ * the pages that it shares with dom0, and a few windows per processor for one access each to
+ * anything else. No guest's and none of dom0's memory is mapped here otherwise. One set of tables
+ * for all processors. */
 #ifndef SOCLE_CORE_PAGING_H
 #define SOCLE_CORE_PAGING_H
 
@@ -25,8 +26,8 @@ static inline paddr_t image_to_phys(const void *va)
     return (paddr_t)va - IMAGE_BASE;
 }
 
-/* Builds the tables from pool pages and switches the calling processor to them. heap: [base, base + size),
- * 2 MiB aligned. Boot only. */
+/* Builds the tables from pool pages and switches the calling processor to them. heap: [base, base +
+ * size), 2 MiB aligned. Boot only. */
 void paging_init(paddr_t heap, u64 size);
 
 /* Switches another processor to the tables (boot of processors). */
@@ -35,25 +36,25 @@ paddr_t paging_root(void);
 /* Maps one uncached page of device registers for good; boot only, panics when it runs out. */
 volatile void *paging_map_device(paddr_t pa);
 
-/* The stack of processor `cpu`, its top, and its struct pcpu with its buffer. Boot only; pool pages.
- * NULL when the pool is exhausted. */
+/* The stack of processor `cpu`, its top, and its struct pcpu with its buffer. Boot only; pool
+ * pages. NULL when the pool is exhausted. */
 struct pcpu;
 void *paging_map_stack(u32 cpu, struct pcpu **pcpu);
 
-/* Maps a page that dom0 shares with Socle into slot `index` (0..PAGING_SHARED_SLOTS-1); the caller holds it
- * by frame_pin_shared. Unmap makes it unreachable on every processor before it returns. */
+/* Maps a page that dom0 shares with Socle into slot `index` (0..PAGING_SHARED_SLOTS-1); the caller
+ * holds it by frame_pin_shared. Unmap makes it unreachable on every processor before it returns. */
 #define PAGING_SHARED_SLOTS 2048
 void *paging_map_shared(u32 index, paddr_t pa);
 void paging_unmap_shared(u32 index);
 
-/* A window of the calling processor onto one page, until the slot is used again. The caller has asked the
- * frame table. Slots: */
+/* A window of the calling processor onto one page, until the slot is used again. The caller has
+ * asked the frame table. Slots: */
 enum { WINDOW_WALK, WINDOW_READ, WINDOW_WRITE, WINDOW_BUFFER, WINDOWS };
 void *window_map(unsigned int slot, paddr_t pa);
 void window_unmap(unsigned int slot);
 
-/* Copies between Socle's memory and any physical memory, page by page through windows. For boot and for
- * firmware's tables: it asks nobody. */
+/* Copies between Socle's memory and any physical memory, page by page through windows. For boot and
+ * for firmware's tables: it asks nobody. */
 void phys_read(void *dst, paddr_t src, size_t len);
 void phys_write(paddr_t dst, const void *src, size_t len);
 

@@ -55,7 +55,7 @@ static void print_backtrace(u64 rip, u64 rbp)
         const char *name = symtab_lookup(rip, &offset);
 
         log_emergency("  %016llx %s+0x%llx", (unsigned long long)rip, name ? name : "?",
-                  name ? (unsigned long long)offset : 0ull);
+                      name ? (unsigned long long)offset : 0ull);
         /* Frames lie on this processor's stack; anything else ends the walk. */
         if ((rbp & 7) || (rbp ^ (u64)__builtin_frame_address(0)) >= PCPU_SLOT_SIZE)
             return;
@@ -75,8 +75,8 @@ static void print_build_id(void)
 static void print_frame(const struct trap_frame *f)
 {
 #define U(x) ((unsigned long long)(x))
-    log_emergency("vector %llu error %llx rip %016llx rflags %08llx cs %llx", U(f->vector), U(f->error),
-              U(f->rip), U(f->rflags), U(f->cs));
+    log_emergency("vector %llu error %llx rip %016llx rflags %08llx cs %llx", U(f->vector),
+                  U(f->error), U(f->rip), U(f->rflags), U(f->cs));
     log_emergency("rax %016llx rbx %016llx rcx %016llx", U(f->rax), U(f->rbx), U(f->rcx));
     log_emergency("rdx %016llx rsi %016llx rdi %016llx", U(f->rdx), U(f->rsi), U(f->rdi));
     log_emergency("rbp %016llx rsp %016llx r8  %016llx", U(f->rbp), U(f->rsp), U(f->r8));

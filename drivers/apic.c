@@ -61,12 +61,13 @@ void apic_init(void)
 
     x2apic = features.ecx & BIT(21);
     deadline_mode = features.ecx & BIT(24);
-    mmio = paging_map_device(rdmsr(MSR_APIC_BASE) & PAGE_MASK);
+    mmio = paging_map_device(APIC_DEFAULT_PA);
 }
 
 void apic_init_cpu(void)
 {
-    u64 base = rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE;
+    /* Where dom0's map has its hole, wherever the firmware has left it. */
+    u64 base = (rdmsr(MSR_APIC_BASE) & ~PAGE_MASK) | APIC_DEFAULT_PA | APIC_BASE_ENABLE;
 
     wrmsr(MSR_APIC_BASE, base);
     if (x2apic)
@@ -134,7 +135,8 @@ void apic_timer_set(u64 deadline)
     write_reg(REG_TMICT, (u32)((delta * ticks_per_tsc) >> TIMER_SHIFT) + 1);
 }
 
-/* xAPIC: the command register takes one command at a time. The wait ends: delivery depends on no domain. */
+/* xAPIC: the command register takes one command at a time. The wait ends: delivery depends on no
+ * domain. */
 static void send_command(u32 dest, u32 command)
 {
     if (x2apic) {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The physical local APIC, which Socle alone drives: xAPIC by its page, x2APIC by its MSRs, whichever the
- * firmware left on (x2APIC is turned on where the processor has it). */
+/* The physical local APIC, which Socle alone drives: xAPIC by its page, x2APIC by its MSRs,
+ * whichever the firmware left on (x2APIC is turned on where the processor has it). */
 #ifndef SOCLE_DRIVERS_APIC_H
 #define SOCLE_DRIVERS_APIC_H
 
 #include "core/types.h"
 
-/* Socle's own vectors. They are of the highest priority class, so that they arrive while a level-triggered
- * interrupt of dom0 is in service; Linux allocates no device vector above 0xeb. */
+/* Socle's own vectors. They are of the highest priority class, so that they arrive while a
+ * level-triggered interrupt of dom0 is in service; Linux allocates no device vector above 0xeb. */
 enum {
     APIC_VECTOR_FIRST = 0xf0,
     APIC_VECTOR_TIMER = 0xf0,
@@ -27,11 +27,12 @@ u32 apic_id(void);
 void apic_eoi(void);
 bool apic_is_x2apic(void);
 
-/* Measures the one-shot timer against the TSC, where there is no TSC-deadline mode; boot processor only. */
+/* Measures the one-shot timer against the TSC, where there is no TSC-deadline mode; boot processor
+ * only. */
 void apic_timer_calibrate(u64 tsc_khz);
 
-/* The timer's interrupt comes at or soon after this host TSC; ~0ull: never. A deadline further away than
- * the counter reaches comes early; the caller then sets it again. */
+/* The timer's interrupt comes at or soon after this host TSC; ~0ull: never. A deadline further away
+ * than the counter reaches comes early; the caller then sets it again. */
 void apic_timer_set(u64 deadline);
 
 /* Sends a fixed interrupt to one processor. */
@@ -45,7 +46,8 @@ void apic_stop_others(void);
 /* Whether a vector in service was level-triggered. */
 bool apic_is_level(u8 vector);
 
-/* Dom0's logical destination, so that its devices' logical interrupts find this processor. xAPIC only. */
+/* Dom0's logical destination, so that its devices' logical interrupts find this processor. xAPIC
+ * only. */
 void apic_set_logical(u32 ldr, u32 dfr);
 
 #endif

@@ -21,7 +21,8 @@ u32 tsc_pv_mul;
 s8 tsc_pv_shift;
 static u64 ns_mult, tsc_mult; /* fixed point, 2^32 */
 
-/* Returns the TSC ticks of MEASURE_MS, 0 if the timer stands still. The 24-bit form wraps after 4.7 s. */
+/* Returns the TSC ticks of MEASURE_MS, 0 if the timer stands still. The 24-bit form wraps after 4.7
+ * s. */
 static u64 measure_pm_timer(u16 port)
 {
     u32 wanted = PM_TIMER_HZ / 1000 * MEASURE_MS, first = inl(port), passed = 0;

@@ -5,8 +5,8 @@
 
 #include "core/types.h"
 
-/* Measures the TSC against the ACPI PM timer (port, 0: none), else the 8254's channel 2. Boot processor,
- * about 50 ms. Panics if neither runs. */
+/* Measures the TSC against the ACPI PM timer (port, 0: none), else the 8254's channel 2. Boot
+ * processor, about 50 ms. Panics if neither runs. */
 void tsc_calibrate(u16 pm_timer_port);
 
 extern u64 tsc_khz;
