@@ -307,19 +307,24 @@ bool vcpu_settled(struct vcpu *v)
     return true;
 }
 
-int vcpu_stop(struct vcpu *v)
+/* v has been stopped, and is nothing to wait for. */
+static void end_run(struct vcpu *v)
 {
-    struct vcpu *waiter;
+    struct vcpu *waiter = claim_waiter(v);
 
-    if (sched_stop(&v->se)) {
-        pcpu_kick(sched_cpu(&v->se));
-        return -E_AGAIN;
-    }
-    waiter = claim_waiter(v);
     if (waiter) {
         end_wait(waiter, SOCLE_RAN_INTERRUPTED);
         wake(waiter);
     }
+}
+
+int vcpu_stop(struct vcpu *v)
+{
+    if (sched_stop(&v->se)) {
+        pcpu_kick(sched_cpu(&v->se));
+        return -E_AGAIN;
+    }
+    end_run(v);
     return sched_loaded(&v->se) ? -E_AGAIN : 0;
 }
 
@@ -640,6 +645,8 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
         put_handoff(cpu, v, now);
         break;
     default:
+        if (sched_state(&v->se) == SCHED_STOPPED)
+            end_run(v);
         break;
     }
 }
