@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
-/* The interface between Socle and the management domain's kernel: CPUID leaf, hypercalls, and the pages
- * that both sides share. Included by Socle and by dom0-shim; nothing else may define any of it.
+/* The interface between Socle and the management domain's kernel: CPUID leaf, hypercalls, and the
+ * pages that both sides share. Included by Socle and by dom0-shim; nothing else may define any of
+ * it.
  *
- * A hypercall is VMMCALL (AMD) or VMCALL (Intel) at CPL 0 in 64-bit mode: number in RAX, arguments in RDI,
- * RSI, RDX, R10, R8; the result is in RAX, a negative errno on failure. Other registers are kept. A call
- * either does all that it says or changes nothing; where it may do a bounded piece, it says -EAGAIN, and
- * the same call continues. Calls from anyone but dom0's kernel are refused.
+ * A hypercall is VMMCALL (AMD) or VMCALL (Intel) at CPL 0 in 64-bit mode: number in RAX, arguments
+ * in RDI, RSI, RDX, R10, R8; the result is in RAX, a negative errno on failure. Other registers are
+ * kept. A call either does all that it says or changes nothing; where it may do a bounded piece, it
+ * says -EAGAIN, and the same call continues. Calls from anyone but dom0's kernel are refused.
  *
- * "gpa" arguments name whole, page-aligned pages of dom0's own RAM (dom0's guest-physical addresses are
- * machine addresses). Socle copies what it reads there once, before it checks it. */
+ * "gpa" arguments name whole, page-aligned pages of dom0's own RAM (dom0's guest-physical addresses
+ * are machine addresses). Socle copies what it reads there once, before it checks it. */
 #ifndef SOCLE_CORE_ABI_H
 #define SOCLE_CORE_ABI_H
 
@@ -20,7 +21,8 @@
 
 #define SOCLE_ABI_VERSION 1
 
-/* CPUID: EBX:ECX:EDX of the base leaf spell "SocleSocle\0\0"; EAX is the highest leaf of the range. */
+/* CPUID: EBX:ECX:EDX of the base leaf spell "SocleSocle\0\0"; EAX is the highest leaf of the range.
+ */
 #define SOCLE_CPUID_BASE    0x40000100u
 #define SOCLE_CPUID_INFO    0x40000101u /* EAX ABI version, EBX 0 = VMMCALL, 1 = VMCALL */
 #define SOCLE_CPUID_SIG_EBX 0x6c636f53u /* "Socl" */
@@ -44,18 +46,22 @@ enum socle_hypercall {
     SOCLE_HC_DOMAIN_SET,
     /* (first domain id, gpa): struct socle_domain_list */
     SOCLE_HC_DOMAIN_LIST,
-    /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves are used
-     * where alignment allows. Existing leaves in the range are replaced. -EAGAIN: call again. */
+    /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves
+     * are used where alignment allows. Existing leaves in the range are replaced. -EAGAIN: call
+     * again. */
     SOCLE_HC_MAP,
     /* (domain, gfn, pages): when it returns 0, no processor can reach the old pages any more */
     SOCLE_HC_UNMAP,
-    /* (domain, gfn, pages): takes write access away, for dirty logging and copy on write; flushed as UNMAP */
+    /* (domain, gfn, pages): takes write access away, for dirty logging and copy on write; flushed
+       as UNMAP */
     SOCLE_HC_PROTECT,
-    /* (domain, APIC id, gpa of its page, event port): the vCPU's handle; it lives as long as its domain */
+    /* (domain, APIC id, gpa of its page, event port): the vCPU's handle; it lives as long as its
+       domain */
     SOCLE_HC_VCPU_CREATE,
     /* (vCPU, SOCLE_RUN_* flags): SOCLE_RAN_* */
     SOCLE_HC_VCPU_RUN,
-    /* (vCPU): 0 when the vCPU runs nowhere and will not start by itself; -EAGAIN: it was kicked, ask again */
+    /* (vCPU): 0 when the vCPU runs nowhere and will not start by itself; -EAGAIN: it was kicked,
+       ask again */
     SOCLE_HC_VCPU_STOP,
     /* (vCPU, SOCLE_STATE_*, gpa, bytes): the vCPU must be stopped or have exited (-EBUSY) */
     SOCLE_HC_VCPU_GET,
@@ -83,12 +89,12 @@ struct socle_info {
     char vendor[8];     /* "svm" or "vmx" */
     char features[128]; /* names of the processor features in use, separated by spaces */
     u64 tsc_khz;
-    u64 ram_bytes;       /* all of the machine's */
-    u64 image_bytes;     /* Socle's image */
-    u64 pool_bytes;      /* Socle's heap */
+    u64 ram_bytes;   /* all of the machine's */
+    u64 image_bytes; /* Socle's image */
+    u64 pool_bytes;  /* Socle's heap */
     u64 pool_free_bytes;
     u64 uptime_ns;
-    u64 frames_lent;     /* mappings of dom0 frames in guests */
+    u64 frames_lent; /* mappings of dom0 frames in guests */
     u32 domains;
     u32 vcpus;
 };
@@ -108,10 +114,10 @@ struct socle_log_chunk {
 #define SOCLE_PARAM_NAME_HI  6
 
 /* SOCLE_HC_MAP */
-#define SOCLE_MAP_WRITE 0x1
-#define SOCLE_MAP_EXEC  0x2
-#define SOCLE_MAP_ROM   0x4 /* without WRITE: a write is an MMIO exit, not a page fault exit */
-#define SOCLE_MAP_MMIO  0x8 /* no memory there: accesses are MMIO exits; mfn is ignored */
+#define SOCLE_MAP_WRITE     0x1
+#define SOCLE_MAP_EXEC      0x2
+#define SOCLE_MAP_ROM       0x4 /* without WRITE: a write is an MMIO exit, not a page fault exit */
+#define SOCLE_MAP_MMIO      0x8 /* no memory there: accesses are MMIO exits; mfn is ignored */
 #define SOCLE_MAP_MAX_PAGES 0x40000ul /* 1 GiB a call */
 
 struct socle_domain_info {
@@ -122,7 +128,7 @@ struct socle_domain_info {
     u64 pool_pages;   /* Socle's memory charged to it */
     u64 cpu_ns;
     u32 weight;
-    u32 state;        /* 0 stopped, 1 blocked, 2 runnable or running, 3 dying: of its most active vCPU */
+    u32 state; /* 0 stopped, 1 blocked, 2 runnable or running, 3 dying: of its most active vCPU */
     u32 vcpu_handle[16]; /* the first 16 */
 };
 
@@ -135,16 +141,19 @@ struct socle_domain_list {
 };
 
 /* SOCLE_HC_VCPU_RUN */
-#define SOCLE_RUN_COMPLETE_ONLY 0x1 /* finish a pending I/O instruction, then stop: SOCLE_EXIT_NONE */
+#define SOCLE_RUN_COMPLETE_ONLY \
+    0x1 /* finish a pending I/O instruction, then stop: SOCLE_EXIT_NONE */
 
 #define SOCLE_RAN_EXIT        0 /* the vCPU's page says why; it stays stopped until the next RUN */
 #define SOCLE_RAN_INTERRUPTED 1 /* dom0 has an interrupt; the vCPU stays runnable; call again */
-#define SOCLE_RAN_BLOCKED     2 /* the vCPU waits (HLT, wait for SIPI); Socle wakes and runs it by itself;
-                                 * its event port is raised at the next exit that needs dom0 */
+#define SOCLE_RAN_BLOCKED                                                        \
+    2 /* the vCPU waits (HLT, wait for SIPI); Socle wakes and runs it by itself; \
+       * its event port is raised at the next exit that needs dom0 */
 
 /* SOCLE_HC_VCPU_SIGNAL */
-#define SOCLE_SIGNAL_NMI        1
-#define SOCLE_SIGNAL_EXTINT     2 /* the PIC's output is high: SOCLE_EXIT_EXTINT when it can be taken */
+#define SOCLE_SIGNAL_NMI    1
+#define SOCLE_SIGNAL_EXTINT 2 /* the PIC's output is high: SOCLE_EXIT_EXTINT when it can be taken \
+                               */
 #define SOCLE_SIGNAL_EXTINT_OFF 3
 #define SOCLE_SIGNAL_INIT       4
 
@@ -154,9 +163,9 @@ struct socle_domain_list {
 /* len: 0 (any length), 1, 2, 4, 8 */
 #define SOCLE_DOORBELL(port, len, flags) (((u64)(port) << 16) | (flags) | (len))
 
-/* The events page: a bit per port in pending[], a bit per word of pending[] in summary[]. Socle sets the
- * pending bit, then the summary bit, then injects the vector into the vCPU of dom0 on the same processor. The
- * receiver takes both with atomic exchanges, the summary first. */
+/* The events page: a bit per port in pending[], a bit per word of pending[] in summary[]. Socle
+ * sets the pending bit, then the summary bit, then injects the vector into the vCPU of dom0 on the
+ * same processor. The receiver takes both with atomic exchanges, the summary first. */
 #define SOCLE_EVENT_WORDS 504
 #define SOCLE_EVENT_PORTS (SOCLE_EVENT_WORDS * 64)
 struct socle_events {
@@ -166,16 +175,17 @@ struct socle_events {
 
 enum socle_exit {
     SOCLE_EXIT_NONE,
-    SOCLE_EXIT_IO,        /* io; IN: data[] is taken at the next RUN */
-    SOCLE_EXIT_MMIO,      /* mmio; a read takes data[] at the next RUN */
-    SOCLE_EXIT_FAULT,     /* fault: nothing is mapped at gpa, or not for that access: MAP, then RUN */
+    SOCLE_EXIT_IO,    /* io; IN: data[] is taken at the next RUN */
+    SOCLE_EXIT_MMIO,  /* mmio; a read takes data[] at the next RUN */
+    SOCLE_EXIT_FAULT, /* fault: nothing is mapped at gpa, or not for that access: MAP, then RUN */
     SOCLE_EXIT_MSR_READ,  /* msr; value and msr.error are taken at the next RUN */
     SOCLE_EXIT_MSR_WRITE, /* msr; msr.error is taken at the next RUN */
     SOCLE_EXIT_EXTINT,    /* give the PIC's vector in extint_vector, or -1, at the next RUN */
     SOCLE_EXIT_HLT,       /* only without a local APIC in Socle */
     SOCLE_EXIT_SHUTDOWN,  /* triple fault */
     SOCLE_EXIT_EMULATION, /* insn: an instruction on MMIO that Socle does not emulate */
-    SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to Socle */
+    SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to
+                             Socle */
     SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
     SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
 };
@@ -184,14 +194,14 @@ struct socle_segment {
     u64 base;
     u32 limit;
     u16 selector;
-    u16 attr; /* descriptor bits 40-47 and 52-55 as VMCB has them: type 0-3, s 4, dpl 5-6, p 7, avl 8, l 9,
-               * db 10, g 11 */
+    u16 attr; /* descriptor bits 40-47 and 52-55 as VMCB has them: type 0-3, s 4, dpl 5-6, p 7, avl
+               * 8, l 9, db 10, g 11 */
 };
 
 #define SOCLE_DATA_BYTES 1024
 
-/* One page per vCPU, dom0's memory. Socle writes all of it but the fields marked "in", which it copies once at
- * RUN; nothing in it is trusted. */
+/* One page per vCPU, dom0's memory. Socle writes all of it but the fields marked "in", which it
+ * copies once at RUN; nothing in it is trusted. */
 struct socle_vcpu_page {
     u32 exit; /* enum socle_exit */
     u32 reserved0;
@@ -202,8 +212,8 @@ struct socle_vcpu_page {
     union {
         struct {
             u16 port;
-            u8 size; /* 1, 2, 4 */
-            u8 in;   /* 1: IN or INS */
+            u8 size;   /* 1, 2, 4 */
+            u8 in;     /* 1: IN or INS */
             u32 count; /* > 1 only for string instructions; count * size <= SOCLE_DATA_BYTES */
         } io;
         struct {
@@ -242,24 +252,26 @@ struct socle_vcpu_page {
     s32 extint_vector; /* in */
     u32 irq_window;    /* in: without a LAPIC: exit when an interrupt can be taken */
     u64 reserved1[11];
-    u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event port is
-                 * raised too; the receiver takes the words with atomic exchanges */
+    u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event
+                 * port is raised too; the receiver takes the words with atomic exchanges */
     u8 reserved2[768];
     u8 data[SOCLE_DATA_BYTES] __attribute__((aligned(1024))); /* in and out */
     u8 reserved3[2048];
 };
 
 /* SOCLE_HC_VCPU_GET/SET sections */
-#define SOCLE_STATE_REGS   1  /* struct socle_regs */
-#define SOCLE_STATE_SREGS  2  /* struct socle_sregs; SET: -EINVAL when the processor cannot be in that state */
-#define SOCLE_STATE_XSAVE  3  /* standard-format XSAVE area of the features in XCR0's supported mask */
-#define SOCLE_STATE_XCR0   4  /* u64 */
-#define SOCLE_STATE_MSRS   5  /* struct socle_msr[], at most 256; the result is the number done */
-#define SOCLE_STATE_LAPIC  6  /* 1024 bytes, as KVM_GET_LAPIC */
-#define SOCLE_STATE_EVENTS 7  /* struct socle_vcpu_events */
-#define SOCLE_STATE_DEBUG  8  /* struct socle_debug */
-#define SOCLE_STATE_MP     9  /* u32 SOCLE_MP_* */
-#define SOCLE_STATE_CPUID  10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
+#define SOCLE_STATE_REGS 1 /* struct socle_regs */
+#define SOCLE_STATE_SREGS \
+    2 /* struct socle_sregs; SET: -EINVAL when the processor cannot be in that state */
+#define SOCLE_STATE_XSAVE \
+    3 /* standard-format XSAVE area of the features in XCR0's supported mask */
+#define SOCLE_STATE_XCR0        4 /* u64 */
+#define SOCLE_STATE_MSRS        5 /* struct socle_msr[], at most 256; the result is the number done */
+#define SOCLE_STATE_LAPIC       6  /* 1024 bytes, as KVM_GET_LAPIC */
+#define SOCLE_STATE_EVENTS      7  /* struct socle_vcpu_events */
+#define SOCLE_STATE_DEBUG       8  /* struct socle_debug */
+#define SOCLE_STATE_MP          9  /* u32 SOCLE_MP_* */
+#define SOCLE_STATE_CPUID       10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
 
 struct socle_regs {
@@ -268,8 +280,17 @@ struct socle_regs {
     u64 rflags;
 };
 
-enum { SOCLE_SEG_ES, SOCLE_SEG_CS, SOCLE_SEG_SS, SOCLE_SEG_DS, SOCLE_SEG_FS, SOCLE_SEG_GS,
-       SOCLE_SEG_LDTR, SOCLE_SEG_TR, SOCLE_SEGS };
+enum {
+    SOCLE_SEG_ES,
+    SOCLE_SEG_CS,
+    SOCLE_SEG_SS,
+    SOCLE_SEG_DS,
+    SOCLE_SEG_FS,
+    SOCLE_SEG_GS,
+    SOCLE_SEG_LDTR,
+    SOCLE_SEG_TR,
+    SOCLE_SEGS
+};
 
 struct socle_sregs {
     struct socle_segment seg[SOCLE_SEGS];
@@ -286,10 +307,10 @@ struct socle_msr {
     u64 value;
 };
 
-#define SOCLE_MP_RUNNABLE  0
-#define SOCLE_MP_UNINIT    1 /* waits for INIT */
-#define SOCLE_MP_INIT      2 /* waits for SIPI */
-#define SOCLE_MP_HALTED    3
+#define SOCLE_MP_RUNNABLE 0
+#define SOCLE_MP_UNINIT   1 /* waits for INIT */
+#define SOCLE_MP_INIT     2 /* waits for SIPI */
+#define SOCLE_MP_HALTED   3
 
 struct socle_vcpu_events {
     u8 exception_pending; /* an exception to raise at the next entry */
@@ -313,7 +334,8 @@ struct socle_debug {
 };
 
 struct socle_guest_debug {
-    u32 flags; /* bit 0 on, bit 1 single step, bit 2 #BP exits, bit 3 hardware breakpoints in db/dr7 */
+    u32 flags; /* bit 0 on, bit 1 single step, bit 2 #BP exits, bit 3 hardware breakpoints in db/dr7
+                */
     u32 reserved;
     u64 db[4];
     u64 dr7;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Domains: table, creation, parameters and their end; and the flush that taking memory back needs. */
+/* Domains: table, creation, parameters and their end; and the flush that taking memory back needs.
+ */
 #include "core/domain.h"
 #include "core/doorbell.h"
 #include "core/errno.h"
@@ -13,7 +14,7 @@
 #include "drivers/tsc.h"
 
 #define DESTROY_VCPUS   16 /* of one piece */
-#define LAST_FREE_SHARE 8 /* one domain may take all but an eighth of the heap */
+#define LAST_FREE_SHARE 8  /* one domain may take all but an eighth of the heap */
 
 struct domain dom0;
 static struct domain *domains[SOCLE_MAX_DOMAINS];
@@ -85,7 +86,8 @@ int domain_create(void)
     return id;
 }
 
-/* Counted before the look: either this sees that d is dying, or the destroyer sees the reference. */
+/* Counted before the look: either this sees that d is dying, or the destroyer sees the reference.
+ */
 bool domain_get_of(struct domain *d)
 {
     __atomic_fetch_add(&d->refs, 1, __ATOMIC_SEQ_CST);
@@ -124,8 +126,8 @@ struct domain *domain_next(u32 id)
 
 /* ---- the end of a domain ---- */
 
-/* The domain, with its destroy lock: one destroyer at a time. It stays in the table until that one has taken
- * it out, so the lock is tried while it is certain to be there. */
+/* The domain, with its destroy lock: one destroyer at a time. It stays in the table until that one
+ * has taken it out, so the lock is tried while it is certain to be there. */
 static int begin_destroy(u32 id, struct domain **out)
 {
     int err = -E_NOENT;
@@ -150,8 +152,8 @@ static bool all_stopped(struct domain *d)
     return stopped;
 }
 
-/* Whether no processor can still have a pointer to one of d's vCPUs from before they stopped: the scheduler and
- * the timers keep one for a few steps. The laggards are kicked. */
+/* Whether no processor can still have a pointer to one of d's vCPUs from before they stopped: the
+ * scheduler and the timers keep one for a few steps. The laggards are kicked. */
 static bool all_quiet(struct domain *d)
 {
     bool quiet = true;
@@ -162,7 +164,8 @@ static bool all_quiet(struct domain *d)
         d->epoch = __atomic_add_fetch(&pcpu_epoch, 1, __ATOMIC_SEQ_CST);
     }
     for (u32 i = 0; i < pcpu_count; i++) {
-        if (pcpus[i] == this_cpu() || __atomic_load_n(&pcpus[i]->epoch, __ATOMIC_ACQUIRE) >= d->epoch)
+        if (pcpus[i] == this_cpu() ||
+            __atomic_load_n(&pcpus[i]->epoch, __ATOMIC_ACQUIRE) >= d->epoch)
             continue;
         pcpu_kick(i);
         quiet = false;
@@ -295,7 +298,8 @@ static int set_locked(struct domain *d, u32 param, u64 value)
     }
 }
 
-/* Under the lock, so that a vCPU that is just being made follows either the old value or the new one. */
+/* Under the lock, so that a vCPU that is just being made follows either the old value or the new
+ * one. */
 int domain_set(struct domain *d, u32 param, u64 value)
 {
     int err;
@@ -342,9 +346,9 @@ void domain_describe(struct domain *d, struct socle_domain_info *out)
 
 /* ---- flush ---- */
 
-/* A processor that runs this domain leaves it, or enters it again and then sees the new generation: either
- * way it has dropped what was cleared before, and its lookups are over. It waits for nothing of ours
- * meanwhile, so the wait is short. */
+/* A processor that runs this domain leaves it, or enters it again and then sees the new generation:
+ * either way it has dropped what was cleared before, and its lookups are over. It waits for nothing
+ * of ours meanwhile, so the wait is short. */
 static void wait_for_processor(struct pcpu *cpu, const struct domain *d)
 {
     u64 entries = __atomic_load_n(&cpu->entries, __ATOMIC_ACQUIRE);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A domain: memory, vCPUs and what they are charged to. Dom0 is one too; what it may do more is in `flags`. */
+/* A domain: memory, vCPUs and what they are charged to. Dom0 is one too; what it may do more is in
+ * `flags`. */
 #ifndef SOCLE_CORE_DOMAIN_H
 #define SOCLE_CORE_DOMAIN_H
 
@@ -21,15 +22,15 @@ struct doorbell_table;
 struct domain {
     u32 id;
     u32 flags;
-    u32 refs;  /* hypercalls in progress; dying domains get no new ones */
+    u32 refs; /* hypercalls in progress; dying domains get no new ones */
     bool dying;
     u64 epoch; /* its vCPUs are stopped for ever: see all_quiet() */
     char name[17];
     struct npt npt;
     struct charge charge;
     struct spinlock destroy_lock; /* tried, never waited for */
-    struct spinlock lock; /* vcpu table, parameters, doorbells */
-    u64 tlb_generation;   /* counts flushes; see npt_flush in domain.c */
+    struct spinlock lock;         /* vcpu table, parameters, doorbells */
+    u64 tlb_generation;           /* counts flushes; see npt_flush in domain.c */
     u32 weight;
     u64 affinity;
     s64 clock_offset_ns; /* paravirtual clock minus Socle's time */

@@ -26,8 +26,8 @@ _Static_assert(sizeof(struct doorbell) * PER_PAGE == PAGE_SIZE, "doorbells fill 
 struct doorbell_table {
     struct spinlock lock;
     u16 count;
-    u16 free;  /* chain of removed entries */
-    u16 used;  /* entries ever used */
+    u16 free; /* chain of removed entries */
+    u16 used; /* entries ever used */
     u16 head[HEADS];
     struct doorbell *page[PAGES];
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Doorbells (KVM_IOEVENTFD): addresses of a domain where a write raises an event for dom0 and the guest goes
- * on. A hash table of pages charged to the domain, under a lock of its own. */
+/* Doorbells (KVM_IOEVENTFD): addresses of a domain where a write raises an event for dom0 and the
+ * guest goes on. A hash table of pages charged to the domain, under a lock of its own. */
 #ifndef SOCLE_CORE_DOORBELL_H
 #define SOCLE_CORE_DOORBELL_H
 
@@ -8,10 +8,12 @@
 
 struct domain;
 
-/* A write of `len` bytes to a port or guest-physical address; true if a doorbell took it. Exit path. */
+/* A write of `len` bytes to a port or guest-physical address; true if a doorbell took it. Exit
+ * path. */
 bool doorbell_ring(struct domain *d, u64 addr, u8 len, u64 data, bool pio);
 
-/* `info` is SOCLE_DOORBELL(port, len, flags). -E_INVAL, -E_EXIST (the same match), -E_NOMEM, -E_NOSPC. */
+/* `info` is SOCLE_DOORBELL(port, len, flags). -E_INVAL, -E_EXIST (the same match), -E_NOMEM,
+ * -E_NOSPC. */
 int doorbell_add(struct domain *d, u64 addr, u64 info, u64 data);
 int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data);
 

@@ -3,23 +3,23 @@
 #ifndef SOCLE_CORE_ERRNO_H
 #define SOCLE_CORE_ERRNO_H
 
-#define E_PERM     1
-#define E_NOENT    2
-#define E_INTR     4
-#define E_IO       5
-#define E_2BIG     7
-#define E_AGAIN    11
-#define E_NOMEM    12
-#define E_ACCES    13
-#define E_FAULT    14
-#define E_BUSY     16
-#define E_EXIST    17
-#define E_NODEV    19
-#define E_INVAL    22
-#define E_NOSPC    28
-#define E_RANGE    34
-#define E_NOSYS    38
-#define E_OVERFLOW 75
+#define E_PERM      1
+#define E_NOENT     2
+#define E_INTR      4
+#define E_IO        5
+#define E_2BIG      7
+#define E_AGAIN     11
+#define E_NOMEM     12
+#define E_ACCES     13
+#define E_FAULT     14
+#define E_BUSY      16
+#define E_EXIST     17
+#define E_NODEV     19
+#define E_INVAL     22
+#define E_NOSPC     28
+#define E_RANGE     34
+#define E_NOSYS     38
+#define E_OVERFLOW  75
 #define E_OPNOTSUPP 95
 
 #endif

@@ -29,7 +29,8 @@ static bool set_bits(u32 port)
     return true;
 }
 
-/* Dom0's vCPU on this processor, or any other whose local APIC is on: dom0 may have stopped using one. */
+/* Dom0's vCPU on this processor, or any other whose local APIC is on: dom0 may have stopped using
+ * one. */
 static struct vcpu *receiver(void)
 {
     struct vcpu *v = this_cpu()->dom0;

@@ -17,8 +17,9 @@
 #include "core/x86.h"
 #include "drivers/tsc.h"
 
-#define KVM_ENOSYS 1000 /* what KVM answers to a hypercall that it does not know, and to one from user mode */
-#define KVM_EPERM  1
+#define KVM_ENOSYS \
+    1000 /* what KVM answers to a hypercall that it does not know, and to one from user mode */
+#define KVM_EPERM 1
 
 struct args {
     u64 a, b, c, d, e;
@@ -153,8 +154,9 @@ static int check_extent(u64 gfn, u64 pages)
     return 0;
 }
 
-/* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. A call that is
- * repeated passes over what is done already, 4,096 leaves a piece: more than PROTECT's longest extent has. */
+/* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. A
+ * call that is repeated passes over what is done already, 4,096 leaves a piece: more than PROTECT's
+ * longest extent has. */
 #define PIECES 72
 
 static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
@@ -165,7 +167,8 @@ static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
     if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
         check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES)
         return -E_INVAL;
-    /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped. */
+    /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped.
+     */
     if (!(flags & SOCLE_MAP_MMIO))
         err = frame_check(mfn, pages, FRAME_DOM0);
     if (err)
@@ -200,8 +203,8 @@ static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
 
 /* ---- vCPUs ---- */
 
-/* With v's state lock. If d is to wait for v, waiting_on is set, and the lock is kept until v runs: the second
- * half is put_handoff() in vcpu.c. */
+/* With v's state lock. If d is to wait for v, waiting_on is set, and the lock is kept until v runs:
+ * the second half is put_handoff() in vcpu.c. */
 static s64 start_vcpu(struct vcpu *d, struct vcpu *v, u64 flags)
 {
     if (sched_state(&v->se) == SCHED_BLOCKED)

@@ -29,8 +29,8 @@ static int highest_bit(const u64 *map)
     return -1;
 }
 
-/* The local APIC ends the highest vector in service, whichever dom0 has in mind: so an end is passed on when
- * its vector is the highest of those held. */
+/* The local APIC ends the highest vector in service, whichever dom0 has in mind: so an end is
+ * passed on when its vector is the highest of those held. */
 static void end_level_interrupts(struct pcpu *cpu)
 {
     for (int v = highest_bit(cpu->level_held); v >= 0; v = highest_bit(cpu->level_held)) {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Interrupts: physical ones on their way to dom0, messages between virtual local APICs, and what a write to a
- * virtual local APIC asks for. */
+/* Interrupts: physical ones on their way to dom0, messages between virtual local APICs, and what a
+ * write to a virtual local APIC asks for. */
 #ifndef SOCLE_CORE_IRQ_H
 #define SOCLE_CORE_IRQ_H
 
 #include "core/vcpu.h"
 
-/* A physical interrupt reached this processor; called from the trap entry, or with the vector that the
- * processor acknowledged at an exit. Ends Socle's own and edge-triggered ones; a level-triggered one stays in
- * service until dom0 ends it. */
+/* A physical interrupt reached this processor; called from the trap entry, or with the vector that
+ * the processor acknowledged at an exit. Ends Socle's own and edge-triggered ones; a
+ * level-triggered one stays in service until dom0 ends it. */
 void irq_physical(u8 vector);
 
-/* Delivers a message to the vCPUs of `d` that it names; `from` (or NULL) resolves shorthands. Returns how many
- * took it. Any processor. */
+/* Delivers a message to the vCPUs of `d` that it names; `from` (or NULL) resolves shorthands.
+ * Returns how many took it. Any processor. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg);
 
 /* Does what a register write asked for. On v's own processor. */

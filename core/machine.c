@@ -26,7 +26,8 @@ void build_id_text(char *text, size_t size)
     size_t used = 0;
 
     text[0] = '\0';
-    for (const u8 *id = __build_id_start + BUILD_ID_HEADER; id < __build_id_end && used + 3 <= size; id++)
+    for (const u8 *id = __build_id_start + BUILD_ID_HEADER; id < __build_id_end && used + 3 <= size;
+         id++)
         used += (size_t)fmt_print(text + used, size - used, "%02x", *id);
 }
 

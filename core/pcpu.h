@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What belongs to one physical processor. Found from the stack pointer, so that no segment register is
- * needed: guests' FS, GS and TR may stay loaded while Socle runs. */
+/* What belongs to one physical processor. Found from the stack pointer, so that no segment register
+ * is needed: guests' FS, GS and TR may stay loaded while Socle runs. */
 #ifndef SOCLE_CORE_PCPU_H
 #define SOCLE_CORE_PCPU_H
 
 #include "core/sched.h"
 #include "core/types.h"
 
-/* A slot of Socle's address space per processor: struct pcpu at its start, the stack at its end, between them
- * nothing, so that a stack that overflows faults. */
+/* A slot of Socle's address space per processor: struct pcpu at its start, the stack at its end,
+ * between them nothing, so that a stack that overflows faults. */
 #define PCPU_SLOT_SIZE 65536ull
 #define PCPU_SIZE      8192ull
 #define STACK_SIZE     16384ull
@@ -29,19 +29,20 @@ struct pcpu {
     u32 apic_id;
     bool online;
     struct runqueue rq;
-    struct vcpu *current; /* whose registers are in the processor, running or not */
+    struct vcpu *current;  /* whose registers are in the processor, running or not */
     struct vcpu *released; /* off the processor, its state in memory, not yet free to move */
     struct vcpu *next;     /* chosen already, if `decided` */
     bool decided;
-    struct vcpu *dom0;    /* dom0's vCPU here */
-    u64 timer_deadline;   /* what the physical timer is set to, host TSC */
-    u64 xcr0;             /* in the processor now */
+    struct vcpu *dom0;  /* dom0's vCPU here */
+    u64 timer_deadline; /* what the physical timer is set to, host TSC */
+    u64 xcr0;           /* in the processor now */
 
-    /* The domain whose translations the processor may use now, NULL when it runs none, and the number of
-     * entries so far: npt_flush waits for either to change. */
+    /* The domain whose translations the processor may use now, NULL when it runs none, and the
+     * number of entries so far: npt_flush waits for either to change. */
     struct domain *active;
     u64 entries;
-    u64 epoch;      /* the last pcpu_epoch in which it held no pointer to a vCPU but the one that it runs */
+    u64 epoch; /* the last pcpu_epoch in which it held no pointer to a vCPU but the one that it runs
+                */
     u64 flush_host; /* requests to drop Socle's own stale translations, counted */
     u64 flush_host_done;
 
@@ -63,8 +64,8 @@ _Static_assert(sizeof(struct pcpu) <= PCPU_SIZE, "struct pcpu has room for two p
 extern struct pcpu *pcpus[MAX_PCPUS];
 extern u32 pcpu_count;
 
-/* Counts the vCPUs' ends (domain.c): what was unlinked in one epoch is freed when all processors have seen the
- * next one. */
+/* Counts the vCPUs' ends (domain.c): what was unlinked in one epoch is freed when all processors
+ * have seen the next one. */
 extern u64 pcpu_epoch;
 
 static inline void pcpu_quiet(struct pcpu *cpu)
@@ -84,8 +85,8 @@ static inline struct pcpu *this_cpu(void)
 /* Makes processor `cpu` leave its guest, or its idle sleep, soon, and look at its pending work. */
 void pcpu_kick(u32 cpu);
 
-/* Drops a stale translation of Socle's own address space everywhere before it returns. Processors that run a
- * guest do so at their next exit, before they touch any such page. */
+/* Drops a stale translation of Socle's own address space everywhere before it returns. Processors
+ * that run a guest do so at their next exit, before they touch any such page. */
 void pcpu_flush_host(void *va);
 void pcpu_flush_host_pending(void);
 

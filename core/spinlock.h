@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Ticket locks. Interrupts are always off in Socle, so a lock needs no interrupt variant; no lock is held
- * across work that a domain can prolong. Lock order: domain > run queue > pool > log. */
+/* Ticket locks. Interrupts are always off in Socle, so a lock needs no interrupt variant; no lock
+ * is held across work that a domain can prolong. Lock order: domain > run queue > pool > log. */
 #ifndef SOCLE_CORE_SPINLOCK_H
 #define SOCLE_CORE_SPINLOCK_H
 

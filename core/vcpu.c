@@ -37,8 +37,8 @@ static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
     memset(s, 0, sizeof(*s));
     for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
         s->seg[i] = reset_data;
-    s->seg[SOCLE_SEG_CS] =
-        (struct socle_segment){.base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attr = 0x9b};
+    s->seg[SOCLE_SEG_CS] = (struct socle_segment){
+        .base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attr = 0x9b};
     s->seg[SOCLE_SEG_LDTR] = (struct socle_segment){.limit = 0xffff, .attr = 0x82};
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
@@ -164,7 +164,8 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     v->port = port;
     v->cpu_loaded = NOT_LOADED;
     vlapic_init(&v->lapic, apic_id, d->vcpu_count == 0, (u32)tsc_khz);
-    v->activity = d->vcpu_count == 0 || !domain_has(d, DOMAIN_LAPIC) ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
+    v->activity =
+        d->vcpu_count == 0 || !domain_has(d, DOMAIN_LAPIC) ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
     v->pending = PENDING_EVENT;
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
@@ -174,8 +175,8 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
 }
 
-/* From the handle on anybody can find v, so nothing may fail any more; and without its page nobody can run it,
- * so that comes last. */
+/* From the handle on anybody can find v, so nothing may fail any more; and without its page nobody
+ * can run it, so that comes last. */
 static int create_locked(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
 {
     struct vcpu *v = pool_alloc(&d->charge);
@@ -364,7 +365,8 @@ static void take_init(struct vcpu *v)
 {
     v->init_pending = false;
     if (v->apic_id == v->domain->vcpus[0]->apic_id && domain_has(v->domain, DOMAIN_DEVICES))
-        return; /* INIT of dom0's boot processor would be a warm reset of the machine; it has other ways */
+        return; /* INIT of dom0's boot processor would be a warm reset of the machine; it has other
+                   ways */
     vcpu_reset(v, true);
     v->activity = v->lapic.base & APIC_BASE_BSP ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
 }
@@ -384,15 +386,16 @@ static void take_sipi(struct vcpu *v)
     v->activity = ACTIVITY_RUN;
 }
 
-/* The PIC's vector, or without a local APIC any, is got from dom0 at the moment when it can be taken. Until
- * then the question stays pending and a window is open. */
+/* The PIC's vector, or without a local APIC any, is got from dom0 at the moment when it can be
+ * taken. Until then the question stays pending and a window is open. */
 static enum vcpu_action ask_for_interrupt(struct vcpu *v)
 {
     enum socle_exit reason = v->irq_window ? SOCLE_EXIT_IRQ_WINDOW : SOCLE_EXIT_EXTINT;
 
     if (!wants_interrupt_of_dom0(v))
         return VCPU_RESUME;
-    if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid || v->io.kind != IO_NONE) {
+    if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid ||
+        v->io.kind != IO_NONE) {
         vcpu_set_pending(v, PENDING_EVENT);
         return VCPU_RESUME;
     }
@@ -427,7 +430,8 @@ static void run_timers(struct pcpu *cpu, u64 now)
     }
 }
 
-/* The vCPU's own share of its timer's work: on its processor, so that nobody else touches the local APIC. */
+/* The vCPU's own share of its timer's work: on its processor, so that nobody else touches the local
+ * APIC. */
 static void take_timer(struct vcpu *v)
 {
     if (vlapic_timer_fire(&v->lapic, rdtsc()))
@@ -537,11 +541,12 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v)
 struct vcpu *vcpu_pick(void)
 {
     struct pcpu *cpu = this_cpu();
-    struct vcpu *next = cpu->decided ? cpu->next : decide(cpu);
+    struct vcpu *next = cpu->decided && cpu->next ? cpu->next : decide(cpu);
     int kick = SCHED_NO_KICK;
 
     cpu->decided = false;
-    /* What goes on here was never off the processor for the scheduler: it must not be taken away. */
+    /* What goes on here was never off the processor for the scheduler: it must not be taken away.
+     */
     if (cpu->released && cpu->released != next)
         kick = sched_release(&cpu->released->se, rdtsc());
     cpu->released = NULL;
@@ -565,13 +570,25 @@ static void put_blocked(struct vcpu *v, u64 now)
         return;
     waiter = claim_waiter(v);
     if (waiter) {
-        end_wait(waiter, sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED
-                                                              : SOCLE_RAN_BLOCKED);
+        end_wait(waiter,
+                 sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_BLOCKED);
         wake(waiter);
     }
 }
 
-/* The order matters: whoever sees the exit must find v stopped, and whoever finds it stopped, the exit. */
+/* The decision has been made already (reschedule()), also that v stops; whom that wakes asks for
+ * another one. */
+static void put_yielded(struct pcpu *cpu, struct vcpu *v)
+{
+    if (likely(sched_state(&v->se) != SCHED_STOPPED))
+        return;
+    end_run(v);
+    if (cpu->decided && cpu->next)
+        vcpu_set_pending(cpu->next, PENDING_RESCHED);
+}
+
+/* The order matters: whoever sees the exit must find v stopped, and whoever finds it stopped, the
+ * exit. */
 static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
 {
     struct vcpu *waiter = claim_waiter(v);
@@ -591,9 +608,10 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
     publish_exit(v, port);
 }
 
-/* d's wait for v has begun: makes v run if it is stopped, and d block, unless there is something for d already.
- * v is not started by anybody else, since the caller has its state lock. But while it runs, it may exit at any
- * time; so it must be found stopped before it is found to have no exit. */
+/* d's wait for v has begun: makes v run if it is stopped, and d block, unless there is something
+ * for d already. v is not started by anybody else, since the caller has its state lock. But while
+ * it runs, it may exit at any time; so it must be found stopped before it is found to have no exit.
+ */
 static void run_and_block(struct pcpu *cpu, struct vcpu *d, struct vcpu *v, u64 now)
 {
     int kick;
@@ -645,8 +663,7 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
         put_handoff(cpu, v, now);
         break;
     default:
-        if (sched_state(&v->se) == SCHED_STOPPED)
-            end_run(v);
+        put_yielded(cpu, v);
         break;
     }
 }
@@ -739,7 +756,8 @@ void vcpu_take_answer(struct vcpu *v)
 
     if (!domain_has(v->domain, DOMAIN_LAPIC))
         v->irq_window = p->irq_window;
-    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 && vector < 256)
+    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 &&
+        vector < 256)
         v->extint_vector = (s16)vector;
     if (v->io.kind == IO_MSR_READ || v->io.kind == IO_MSR_WRITE) {
         v->io.data = p->msr.value;

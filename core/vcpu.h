@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A virtual processor: what the vendor parts and core know of it, its life between runnable, blocked and
- * stopped, and its exits to dom0. The run loop in svm/ and vmx/ calls the functions of the second half. */
+/* A virtual processor: what the vendor parts and core know of it, its life between runnable,
+ * blocked and stopped, and its exits to dom0. The run loop in svm/ and vmx/ calls the functions of
+ * the second half. */
 #ifndef SOCLE_CORE_VCPU_H
 #define SOCLE_CORE_VCPU_H
 
@@ -59,23 +60,23 @@ enum io_kind {
 struct io_state {
     enum io_kind kind;
     u8 size;
-    u8 length;  /* of the instruction, where it is known */
+    u8 length; /* of the instruction, where it is known */
     u16 port;
     u32 count;
     gpa_t gpa;
     u32 msr;
-    u32 error;      /* MSR: dom0 wants #GP */
-    bool answered;  /* dom0's answer is in data */
+    u32 error;     /* MSR: dom0 wants #GP */
+    bool answered; /* dom0's answer is in data */
     u64 data;
-    u64 rip;      /* of the instruction and the one after it: nothing is completed elsewhere */
+    u64 rip; /* of the instruction and the one after it: nothing is completed elsewhere */
     u64 next_rip;
-    gva_t gva;    /* IO_INS, IO_OUTS: first element, address size, REP */
+    gva_t gva; /* IO_INS, IO_OUTS: first element, address size, REP */
     u8 addr_size;
     bool rep;
 };
 
-/* What an instruction has read of MMIO so far, for when it is executed anew with the next answer, and what
- * it still has to write there. At most two operands, each cut in two by a page's end. */
+/* What an instruction has read of MMIO so far, for when it is executed anew with the next answer,
+ * and what it still has to write there. At most two operands, each cut in two by a page's end. */
 #define REPLAY_MAX 4
 struct mmio_access {
     gpa_t gpa;
@@ -98,39 +99,39 @@ struct vcpu {
     u32 pending;
     u32 activity;
     struct domain *domain;
-    void *vendor;         /* VMCB or VMCS, owned by svm/ or vmx/ */
+    void *vendor; /* VMCB or VMCS, owned by svm/ or vmx/ */
     struct vlapic lapic;
     struct sched_entity se;
 
     u32 handle;
     u32 apic_id;
-    u32 tag;            /* ASID or VPID, valid on cpu_loaded in tag_generation */
+    u32 tag; /* ASID or VPID, valid on cpu_loaded in tag_generation */
     u64 tag_generation;
-    u64 tlb_seen;       /* the domain's flushes that this vCPU's tag has followed */
-    u32 cpu_loaded; /* the processor whose registers hold this vCPU's state; ~0: none */
+    u64 tlb_seen;               /* the domain's flushes that this vCPU's tag has followed */
+    u32 cpu_loaded;             /* the processor whose registers hold this vCPU's state; ~0: none */
     struct spinlock state_lock; /* dom0's calls on this vCPU; tried, never waited for */
 
-    struct event event;      /* to inject at the next entry */
+    struct event event; /* to inject at the next entry */
     bool nmi_pending;
-    bool extint_pending;     /* the PIC's output */
+    bool extint_pending; /* the PIC's output */
     bool init_pending;
     bool sipi_pending;
     bool nmi_masked;
     u8 sipi_vector;
-    s16 extint_vector;       /* got from dom0, -1: none */
-    bool irq_window;         /* without a LAPIC: dom0 wants to inject */
+    s16 extint_vector; /* got from dom0, -1: none */
+    bool irq_window;   /* without a LAPIC: dom0 wants to inject */
 
     /* Exit to dom0. */
     struct socle_vcpu_page *page; /* shared, NULL for dom0's own */
     pfn_t page_pfn;
     u32 port;
-    bool exit_ready;      /* an exit that nobody has fetched yet */
-    struct vcpu *waiter;  /* dom0's vCPU inside RUN */
+    bool exit_ready;         /* an exit that nobody has fetched yet */
+    struct vcpu *waiter;     /* dom0's vCPU inside RUN */
     struct vcpu *waiting_on; /* the same from the other side */
     s64 wait_result;
     struct io_state io;
     struct replay replay; /* emulate.c */
-    bool complete_only; /* stop as soon as io is done */
+    bool complete_only;   /* stop as soon as io is done */
 
     /* State that is in the processor only while the vCPU is loaded. */
     u64 xcr0;
@@ -139,17 +140,17 @@ struct vcpu {
     u64 tsc_aux;
 
     struct socle_sregs sregs; /* filled by the vendor part for the emulator */
-    bool cr2_dirty; /* sregs.cr2 is new: the vendor part loads it at the next entry */
+    bool cr2_dirty;           /* sregs.cr2 is new: the vendor part loads it at the next entry */
     u64 tsc_adjust;
     s64 tsc_offset;
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
-    bool clock_wall_due; /* the wall clock is to be written */
+    bool clock_wall_due;       /* the wall clock is to be written */
     struct socle_cpuid *cpuid; /* a pool page */
     u32 cpuid_count;
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
-    u64 guest_xcr0_mask; /* from CPUID leaf 0xd */
+    u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
     struct socle_guest_debug debug;
 
     u64 count[SOCLE_STATS];
@@ -195,8 +196,8 @@ static inline void vcpu_raise_ud(struct vcpu *v)
     vcpu_raise(v, 6, false, 0);
 }
 
-/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's own.
- * Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id), -E_INVAL. */
+/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's
+ * own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id), -E_INVAL. */
 int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
 
 /* Frees it; it is stopped and nobody can find it any more. */
@@ -211,13 +212,15 @@ void vcpu_reset(struct vcpu *v, bool init);
 /* Whether v would go on if it ran now. On its processor. */
 bool vcpu_has_event(struct vcpu *v);
 
-/* Something for v arrived: wakes it if it waits, makes its processor look if it runs. Any processor. */
+/* Something for v arrived: wakes it if it waits, makes its processor look if it runs. Any
+ * processor. */
 void vcpu_notify(struct vcpu *v);
 
 /* Posts a fixed interrupt; any processor. */
 void vcpu_post(struct vcpu *v, u8 vector, bool level);
 
-/* 0, or -E_AGAIN while it still runs elsewhere (it was kicked) or is just being left. Ends a RUN that waits. */
+/* 0, or -E_AGAIN while it still runs elsewhere (it was kicked) or is just being left. Ends a RUN
+ * that waits. */
 int vcpu_stop(struct vcpu *v);
 
 /* v is stopped, and all its state is in memory. Waits for the processor that is just leaving it. */
@@ -235,16 +238,17 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v);
 void vcpu_load_common(struct vcpu *v);
 void vcpu_save_common(struct vcpu *v);
 
-/* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_leave(). True: the
- * vCPU needs a new tag, because translations were taken back since it last ran or it ran elsewhere. */
+/* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_leave().
+ * True: the vCPU needs a new tag, because translations were taken back since it last ran or it ran
+ * elsewhere. */
 bool vcpu_enter(struct vcpu *v);
 void vcpu_leave(void);
 
 /* Takes v off this processor, its state already saved to memory. */
 void vcpu_put(struct vcpu *v, enum vcpu_action action);
 
-/* The next external interrupt to inject: a vector; -1: none; VCPU_WINDOW: none yet, but there must be an exit
- * when one can be taken. */
+/* The next external interrupt to inject: a vector; -1: none; VCPU_WINDOW: none yet, but there must
+ * be an exit when one can be taken. */
 #define VCPU_WINDOW (-2)
 int vcpu_next_interrupt(struct vcpu *v);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The one table through which core reaches svm/ or vmx/. Nothing of it is called on the exit path. */
+/* The one table through which core reaches svm/ or vmx/. Nothing of it is called on the exit path.
+ */
 #ifndef SOCLE_CORE_VENDOR_H
 #define SOCLE_CORE_VENDOR_H
 
@@ -29,7 +30,8 @@ struct vendor_ops {
     void (*vcpu_free)(struct vcpu *v);
     void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
-    bool (*get_msr)(struct vcpu *v, u32 index, u64 *value); /* false: not one that the vendor holds */
+    bool (*get_msr)(struct vcpu *v, u32 index,
+                    u64 *value); /* false: not one that the vendor holds */
     bool (*set_msr)(struct vcpu *v, u32 index, u64 value);
     void (*get_debug)(struct vcpu *v, struct socle_debug *d);
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);

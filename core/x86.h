@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Processor instructions and the architecture's constants that core, drivers and the vendor parts share.
- * Names as in the vendors' manuals and Linux. */
+/* Processor instructions and the architecture's constants that core, drivers and the vendor parts
+ * share. Names as in the vendors' manuals and Linux. */
 #ifndef SOCLE_CORE_X86_H
 #define SOCLE_CORE_X86_H
 
@@ -78,34 +78,34 @@ enum {
 #define PF_RSVD    BIT(3)
 #define PF_FETCH   BIT(4)
 
-#define MSR_TSC              0x10
-#define MSR_APIC_BASE        0x1b
-#define MSR_TSC_ADJUST       0x3b
-#define MSR_SPEC_CTRL        0x48
-#define MSR_UCODE_REV        0x8b
-#define MSR_MTRRCAP          0xfe
-#define MSR_SYSENTER_CS      0x174
-#define MSR_SYSENTER_ESP     0x175
-#define MSR_SYSENTER_EIP     0x176
-#define MSR_DEBUGCTL         0x1d9
-#define MSR_PAT              0x277
-#define MSR_MTRR_DEF_TYPE    0x2ff
-#define MSR_TSC_DEADLINE     0x6e0
-#define MSR_X2APIC_FIRST     0x800
-#define MSR_X2APIC_LAST      0x8ff
-#define MSR_EFER             0xc0000080
-#define MSR_STAR             0xc0000081
-#define MSR_LSTAR            0xc0000082
-#define MSR_CSTAR            0xc0000083
-#define MSR_SFMASK           0xc0000084
-#define MSR_FS_BASE          0xc0000100
-#define MSR_GS_BASE          0xc0000101
-#define MSR_KERNEL_GS_BASE   0xc0000102
-#define MSR_TSC_AUX          0xc0000103
-#define MSR_SYSCFG           0xc0010010
-#define MSR_HWCR             0xc0010015
-#define MSR_PATCH_LEVEL      0x8b
-#define MSR_DE_CFG           0xc0011029
+#define MSR_TSC            0x10
+#define MSR_APIC_BASE      0x1b
+#define MSR_TSC_ADJUST     0x3b
+#define MSR_SPEC_CTRL      0x48
+#define MSR_UCODE_REV      0x8b
+#define MSR_MTRRCAP        0xfe
+#define MSR_SYSENTER_CS    0x174
+#define MSR_SYSENTER_ESP   0x175
+#define MSR_SYSENTER_EIP   0x176
+#define MSR_DEBUGCTL       0x1d9
+#define MSR_PAT            0x277
+#define MSR_MTRR_DEF_TYPE  0x2ff
+#define MSR_TSC_DEADLINE   0x6e0
+#define MSR_X2APIC_FIRST   0x800
+#define MSR_X2APIC_LAST    0x8ff
+#define MSR_EFER           0xc0000080
+#define MSR_STAR           0xc0000081
+#define MSR_LSTAR          0xc0000082
+#define MSR_CSTAR          0xc0000083
+#define MSR_SFMASK         0xc0000084
+#define MSR_FS_BASE        0xc0000100
+#define MSR_GS_BASE        0xc0000101
+#define MSR_KERNEL_GS_BASE 0xc0000102
+#define MSR_TSC_AUX        0xc0000103
+#define MSR_SYSCFG         0xc0010010
+#define MSR_HWCR           0xc0010015
+#define MSR_PATCH_LEVEL    0x8b
+#define MSR_DE_CFG         0xc0011029
 
 #define PAT_RESET 0x0007040600070406ull
 
@@ -149,32 +149,32 @@ static inline u64 rdtsc(void)
     return lo | (u64)hi << 32;
 }
 
-#define DEFINE_CR(n)                                                                               \
-    static inline u64 read_cr##n(void)                                                             \
-    {                                                                                              \
-        u64 v;                                                                                     \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");                             \
-        return v;                                                                                  \
-    }                                                                                              \
-    static inline void write_cr##n(u64 v)                                                          \
-    {                                                                                              \
-        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                                 \
+#define DEFINE_CR(n)                                                   \
+    static inline u64 read_cr##n(void)                                 \
+    {                                                                  \
+        u64 v;                                                         \
+        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                      \
+    }                                                                  \
+    static inline void write_cr##n(u64 v)                              \
+    {                                                                  \
+        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");     \
     }
 DEFINE_CR(0)
 DEFINE_CR(2)
 DEFINE_CR(3)
 DEFINE_CR(4)
 
-#define DEFINE_DR(n)                                                                               \
-    static inline u64 read_dr##n(void)                                                             \
-    {                                                                                              \
-        u64 v;                                                                                     \
-        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory");                             \
-        return v;                                                                                  \
-    }                                                                                              \
-    static inline void write_dr##n(u64 v)                                                          \
-    {                                                                                              \
-        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");                                 \
+#define DEFINE_DR(n)                                                   \
+    static inline u64 read_dr##n(void)                                 \
+    {                                                                  \
+        u64 v;                                                         \
+        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                      \
+    }                                                                  \
+    static inline void write_dr##n(u64 v)                              \
+    {                                                                  \
+        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");     \
     }
 DEFINE_DR(0)
 DEFINE_DR(1)

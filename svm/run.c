@@ -11,8 +11,8 @@
 
 #define EXIT_INT_INFO_VALID BIT(31)
 
-#define IOIO_IN     BIT(0)
-#define IOIO_STRING BIT(2)
+#define IOIO_IN         BIT(0)
+#define IOIO_STRING     BIT(2)
 #define IOIO_SIZE(info) ((u8)((info) >> 4 & 7))
 
 #define NPF_WRITE BIT(1)
@@ -20,7 +20,8 @@
 
 /* ---- before the entry ---- */
 
-/* A tag (ASID) of its own on this processor; old ones are never used again before all are flushed. */
+/* A tag (ASID) of its own on this processor; old ones are never used again before all are flushed.
+ */
 static void assign_tag(struct vcpu *v, struct vmcb *c)
 {
     struct pcpu *cpu = this_cpu();
@@ -41,8 +42,8 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
                    (u64)error << 32;
 }
 
-/* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never delivered,
- * because its exit comes first (AMD APM vol. 2, 15.21.4). */
+/* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never
+ * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
 static void open_interrupt_window(struct vmcb *c)
 {
     c->int_ctl |= INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST;
@@ -99,8 +100,8 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
 
 /* ---- after the exit ---- */
 
-/* An event whose delivery the exit interrupted comes again at the next entry; a software interrupt does so by
- * executing its instruction again. */
+/* An event whose delivery the exit interrupted comes again at the next entry; a software interrupt
+ * does so by executing its instruction again. */
 static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
@@ -117,7 +118,8 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
                               .error = (u32)(info >> 32)};
 }
 
-static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op, enum vcpu_action (*handler)(struct vcpu *))
+static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op,
+                                     enum vcpu_action (*handler)(struct vcpu *))
 {
     struct vmcb *c = vmcb_of(v);
     struct insn insn;
@@ -218,8 +220,8 @@ static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
     return VCPU_RESUME;
 }
 
-/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for the exit
- * after this one. */
+/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
+ * the exit after this one. */
 static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
 {
     c->intercept1 &= ~(u32)INTERCEPT_IRET;
@@ -334,8 +336,8 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
         requeue_event(v, c);
 }
 
-/* The work is looked at once: what another processor adds after that comes with a kick, which ends the entry
- * at once; and a question to dom0 that cannot be asked yet stays pending on purpose. */
+/* The work is looked at once: what another processor adds after that comes with a kick, which ends
+ * the entry at once; and a question to dom0 that cannot be asked yet stays pending on purpose. */
 static enum vcpu_action run_once(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);

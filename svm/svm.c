@@ -27,9 +27,9 @@ static u8 iopm_guest[IOPM_SIZE] ALIGNED(4096);
 static u8 msrpm[MSRPM_SIZE] ALIGNED(4096);
 
 /* What VMLOAD and VMSAVE or VMRUN itself switch: guests read and write these without an exit. */
-static const u32 free_msrs[] = {MSR_STAR,    MSR_LSTAR,          MSR_CSTAR,        MSR_SFMASK,
-                                MSR_FS_BASE, MSR_GS_BASE,        MSR_KERNEL_GS_BASE,
-                                MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
+static const u32 free_msrs[] = {
+    MSR_STAR,    MSR_LSTAR,          MSR_CSTAR,       MSR_SFMASK,       MSR_FS_BASE,
+    MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
 
 static bool svm_detect(const char **why)
 {
@@ -38,7 +38,8 @@ static bool svm_detect(const char **why)
     *why = "this processor has no SVM (AMD-V)";
     if (cpuid(0x80000000, 0).eax < 0x8000000a || !(cpuid(0x80000001, 0).ecx & BIT(2)))
         return false;
-    *why = "SVM (AMD-V) is switched off and locked by the firmware: enable it in the firmware's setup";
+    *why =
+        "SVM (AMD-V) is switched off and locked by the firmware: enable it in the firmware's setup";
     if (rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS))
         return false;
     *why = "this processor has SVM, but no nested paging";
@@ -86,8 +87,8 @@ static int svm_init_cpu(struct pcpu *cpu)
     wrmsr(MSR_VM_HSAVE_PA, virt_to_phys(save_area));
     cpu->asid_next = 1;
     cpu->asid_generation = 1;
-    /* From here on GIF is what keeps interrupts, NMI and INIT out; IF stays 1, because VMRUN passes it on
-     * as "physical interrupts are open" (AMD APM vol. 2, 15.21.1). */
+    /* From here on GIF is what keeps interrupts, NMI and INIT out; IF stays 1, because VMRUN passes
+     * it on as "physical interrupts are open" (AMD APM vol. 2, 15.21.1). */
     __asm__ volatile("clgi\n\tsti" : : : "memory");
     return 0;
 }
@@ -102,15 +103,16 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
 {
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
 
-    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
+     */
     c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
     c->intercept1 = INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_INIT | INTERCEPT_RDPMC |
                     INTERCEPT_CPUID | INTERCEPT_RSM | INTERCEPT_INVD | INTERCEPT_HLT |
                     INTERCEPT_INVLPGA | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN;
     c->intercept2 = INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE |
                     INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT | INTERCEPT_MONITOR |
-                    INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV |
-                    INTERCEPT_RDPRU | (owner ? 0 : INTERCEPT_WBINVD);
+                    INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV | INTERCEPT_RDPRU |
+                    (owner ? 0 : INTERCEPT_WBINVD);
     c->iopm = image_to_phys(owner ? iopm_dom0 : iopm_guest);
     c->msrpm = image_to_phys(msrpm);
     c->int_ctl = INT_CTL_MASKING;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* AMD SVM: the VMCB's layout (AMD APM vol. 2, appendix B) and what svm/'s files share. Private to svm/. */
+/* AMD SVM: the VMCB's layout (AMD APM vol. 2, appendix B) and what svm/'s files share. Private to
+ * svm/. */
 #ifndef SOCLE_SVM_SVM_H
 #define SOCLE_SVM_SVM_H
 
@@ -26,19 +27,19 @@ enum {
 #define INTERCEPT_SHUTDOWN 0x80000000u
 
 enum { /* the second word */
-    INTERCEPT_VMRUN = BIT(0),
-    INTERCEPT_VMMCALL = BIT(1),
-    INTERCEPT_VMLOAD = BIT(2),
-    INTERCEPT_VMSAVE = BIT(3),
-    INTERCEPT_STGI = BIT(4),
-    INTERCEPT_CLGI = BIT(5),
-    INTERCEPT_SKINIT = BIT(6),
-    INTERCEPT_WBINVD = BIT(9),
-    INTERCEPT_MONITOR = BIT(10),
-    INTERCEPT_MWAIT = BIT(11),
-    INTERCEPT_MWAIT_ARMED = BIT(12),
-    INTERCEPT_XSETBV = BIT(13),
-    INTERCEPT_RDPRU = BIT(14),
+       INTERCEPT_VMRUN = BIT(0),
+       INTERCEPT_VMMCALL = BIT(1),
+       INTERCEPT_VMLOAD = BIT(2),
+       INTERCEPT_VMSAVE = BIT(3),
+       INTERCEPT_STGI = BIT(4),
+       INTERCEPT_CLGI = BIT(5),
+       INTERCEPT_SKINIT = BIT(6),
+       INTERCEPT_WBINVD = BIT(9),
+       INTERCEPT_MONITOR = BIT(10),
+       INTERCEPT_MWAIT = BIT(11),
+       INTERCEPT_MWAIT_ARMED = BIT(12),
+       INTERCEPT_XSETBV = BIT(13),
+       INTERCEPT_RDPRU = BIT(14),
 };
 
 enum svm_exit {

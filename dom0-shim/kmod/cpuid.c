@@ -232,29 +232,38 @@ static void add_extended(struct list *list)
 	}
 }
 
+static int list_all(struct list *list, u32 room)
+{
+	*list = (struct list){ .room = room };
+	list->entry = kcalloc(room, sizeof(*list->entry), GFP_KERNEL);
+	if (!list->entry)
+		return -ENOMEM;
+	add_basic(list);
+	add_paravirtual(list);
+	add_extended(list);
+	return 0;
+}
+
 /* As KVM: too small a table is -E2BIG, with no hint of the size wanted. */
 long sk_cpuid_supported(struct kvm_cpuid2 __user *user)
 {
-	struct list list = {};
-	long r = 0;
+	struct list list;
+	u32 room;
+	long r;
 
-	if (get_user(list.room, &user->nent))
+	if (get_user(room, &user->nent))
 		return -EFAULT;
-	if (!list.room)
+	if (!room)
 		return -E2BIG;
-	list.room = min_t(u32, list.room, SK_MAX_CPUID);
-	list.entry = kvcalloc(list.room, sizeof(*list.entry), GFP_KERNEL);
-	if (!list.entry)
-		return -ENOMEM;
-	add_basic(&list);
-	add_paravirtual(&list);
-	add_extended(&list);
+	r = list_all(&list, min_t(u32, room, SK_MAX_CPUID));
+	if (r)
+		return r;
 	if (list.overflow)
 		r = -E2BIG;
 	else if (put_user(list.count, &user->nent) ||
 		 copy_to_user(user->entries, list.entry, list.count * sizeof(*list.entry)))
 		r = -EFAULT;
-	kvfree(list.entry);
+	kfree(list.entry);
 	return r;
 }
 
@@ -344,6 +353,19 @@ static int send_to_socle(struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *en
 			.edx = entries[i].edx,
 		};
 	return min(sk_state_set(vcpu, SOCLE_STATE_CPUID, count * sizeof(*s)), 0);
+}
+
+/* Before KVM_SET_CPUID2 a vCPU may be put into any state that the supported features allow. */
+int sk_cpuid_init(struct sk_vcpu *vcpu)
+{
+	struct list list;
+	int r = list_all(&list, SK_MAX_CPUID);
+
+	if (r)
+		return r;
+	r = send_to_socle(vcpu, list.entry, list.count);
+	kfree(list.entry);
+	return r;
 }
 
 /* What runs has looked at its CPUID: the same may be set again, also as KVM_GET_CPUID2 gave it, and nothing else. */

@@ -164,6 +164,7 @@ struct sk_vm {
 	u32 boot_cpu_id;
 	u32 vcpu_count;
 	struct sk_vcpu *vcpus[SK_MAX_VCPUS];
+	u64 first_tsc; /* the processor's, when the first vCPU's began with 0 */
 	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
 	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
 
@@ -281,6 +282,7 @@ long sk_mce_inject(struct sk_vcpu *vcpu, struct kvm_x86_mce *mce);
 u64 sk_mce_supported(void);
 
 /* ---- cpuid.c ---------------------------------------------------------------------------------- */
+int sk_cpuid_init(struct sk_vcpu *vcpu);
 long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);

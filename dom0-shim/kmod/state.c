@@ -615,20 +615,30 @@ static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug _
 
 /* ---- a new vCPU ------------------------------------------------------------------------------- */
 
-/* The rest is Socle's: the state after RESET. */
+/* The rest is Socle's: the state after RESET. A VM's TSCs begin with 0 together, at its first vCPU: Socle makes
+ * values that are close equal.
+ */
 int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu)
 {
-	struct socle_msr *msr = vcpu->buffer;
+	struct socle_msr *msrs = vcpu->buffer;
+	struct sk_vm *vm = vcpu->vm;
 	int r;
 
-	memset(msr, 0, sizeof(*msr));
-	msr->index = MSR_IA32_APICBASE;
-	msr->value = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
-		     (boot_cpu ? MSR_IA32_APICBASE_BSP : 0);
-	r = sk_state_set(vcpu, SOCLE_STATE_MSRS, sizeof(*msr));
-	if (r < 0)
+	if (vm->vcpus[0] == vcpu)
+		vm->first_tsc = rdtsc();
+	memset(msrs, 0, 2 * sizeof(*msrs));
+	msrs[0].index = MSR_IA32_APICBASE;
+	msrs[0].value = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
+			(boot_cpu ? MSR_IA32_APICBASE_BSP : 0);
+	msrs[1].index = MSR_IA32_TSC;
+	msrs[1].value = rdtsc() - vm->first_tsc;
+	r = sk_state_set(vcpu, SOCLE_STATE_MSRS, 2 * sizeof(*msrs));
+	if (r != 2)
+		return r < 0 ? r : -EINVAL;
+	r = sk_cpuid_init(vcpu);
+	if (r)
 		return r;
-	return write_mp(vcpu, boot_cpu || !vcpu->vm->irqchip ? SOCLE_MP_RUNNABLE : SOCLE_MP_UNINIT);
+	return write_mp(vcpu, boot_cpu || !vm->irqchip ? SOCLE_MP_RUNNABLE : SOCLE_MP_UNINIT);
 }
 
 long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp)

@@ -182,8 +182,8 @@ static int run(struct sk_vcpu *vcpu)
 			return r;
 	}
 	r = leave ? finish_exit(vcpu) : 1;
-	if (r > 0)
-		r = leave ? interrupted(vcpu) : run_loop(vcpu);
+	if (r > 0) /* immediate_exit leaves the last exit's reason as it is */
+		r = leave ? -EINTR : run_loop(vcpu);
 	if (!r && vcpu->finish_now)
 		r = finish_first(vcpu);
 	if (!vcpu->exited)

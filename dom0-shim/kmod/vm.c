@@ -10,6 +10,8 @@
 #include <linux/module.h>
 #include <linux/timekeeping.h>
 
+#define MIN_MMU_PAGES 64 /* KVM's */
+
 /* ---- creation and end ------------------------------------------------------------------------- */
 
 static void domain_destroy(u32 domain)
@@ -426,6 +428,8 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:
 		return ioctl_identity_map(vm, argp);
+	case KVM_SET_NR_MMU_PAGES: /* a limit on shadow pages, of which there are none */
+		return arg < MIN_MMU_PAGES ? -EINVAL : 0;
 	case KVM_REGISTER_COALESCED_MMIO:
 	case KVM_UNREGISTER_COALESCED_MMIO:
 		return ioctl_coalesced(vm, cmd, argp);

@@ -16,6 +16,7 @@ void *memset(void *to, int value, size_t bytes);
 /* %s %c %d %u %x, with l for 64 bits, and a width such as %08x */
 void print(const char *format, ...) PRINTF_LIKE(1, 2);
 void pass(void) NORETURN;
+const char *command_line(void); /* QEMU's -append, after the file's name */
 void fail(const char *format, ...) PRINTF_LIKE(1, 2) NORETURN;
 #define CHECK(condition, ...)  \
     do {                       \

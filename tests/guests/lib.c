@@ -18,6 +18,7 @@ void (*handlers[256])(struct frame *);
 volatile u64 catch_rip, catch_rsp, catch_error;
 volatile int caught;
 
+extern u32 *multiboot_info;
 extern u8 ap_trampoline[], ap_trampoline_end[];
 extern void (*ap_function)(void);
 extern volatile u32 ap_count;
@@ -108,6 +109,11 @@ static void NORETURN leave(u8 code)
     for (;;) {
         __asm__ volatile("cli; hlt");
     }
+}
+
+const char *command_line(void)
+{
+    return multiboot_info[0] & BIT(2) ? (const char *)(u64)multiboot_info[4] : "";
 }
 
 void pass(void)

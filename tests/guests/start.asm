@@ -4,7 +4,7 @@
 
 bits 32
 extern load_start, load_end, bss_end, guest_start, on_exception
-global start, gdt, page_map, page_directories, gdt_pointer, tss, idt_pointer, load_idt, exception_stubs
+global start, gdt, multiboot_info, page_map, page_directories, gdt_pointer, tss, idt_pointer, load_idt, exception_stubs
 global ap_trampoline, ap_trampoline_end, ap_function, ap_count, enter_user, leave_user, enter_long_mode
 
 section .header
@@ -17,6 +17,7 @@ start:
         cld
         cli
         mov     esp, boot_stack_top
+        mov     [multiboot_info], ebx
         mov     edi, page_directories   ; 2048 leaves of 2 MiB: present, write, user, large
         mov     eax, 0x87
 .leaf:
@@ -217,6 +218,7 @@ idt_pointer:
 ap_function:    dq 0
 ap_count:       dd 0
 kernel_stack:   dq 0
+multiboot_info: dq 0
 
 section .bss
 alignb 4096
