@@ -6,6 +6,7 @@
 #include "core/errno.h"
 #include "core/lib.h"
 #include "core/log.h"
+#include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vcpu.h"
@@ -13,8 +14,10 @@
 #include "core/x86.h"
 #include "drivers/tsc.h"
 
-#define DESTROY_VCPUS   16 /* of one piece */
-#define LAST_FREE_SHARE 8  /* one domain may take all but an eighth of the heap */
+#define DESTROY_VCPUS 16 /* of one piece */
+/* Interrupts and QEMU's answers come from dom0: when it has work, a guest that computes waits. */
+#define DOM0_WEIGHT     8192
+#define LAST_FREE_SHARE 8 /* one domain may take all but an eighth of the heap */
 
 struct domain dom0;
 static struct domain *domains[SOCLE_MAX_DOMAINS];
@@ -35,10 +38,14 @@ static int init_domain(struct domain *d, u32 flags, bool lends)
 
 int domain_init_dom0(void)
 {
+    int err;
+
     dom0.charge.limit = ~0ull;
     str_copy(dom0.name, "dom0", sizeof(dom0.name));
     domains[0] = &dom0;
-    return init_domain(&dom0, DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC, false);
+    err = init_domain(&dom0, DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC, false);
+    dom0.weight = DOM0_WEIGHT;
+    return err;
 }
 
 static int publish(struct domain *d)
@@ -327,13 +334,19 @@ static u32 describe_state(const struct domain *d)
     return state;
 }
 
+/* Its identity map is larger than what it has: devices and holes are in it. */
+static u64 dom0_pages(void)
+{
+    return (machine_ram_bytes - image_bytes()) / PAGE_SIZE - pool_total_pages();
+}
+
 void domain_describe(struct domain *d, struct socle_domain_info *out)
 {
     memset(out, 0, sizeof(*out));
     out->id = d->id;
     out->vcpus = d->vcpu_count;
     memcpy(out->name, d->name, sizeof(out->name));
-    out->mapped_pages = d->npt.mapped_pages;
+    out->mapped_pages = d == &dom0 ? dom0_pages() : d->npt.mapped_pages;
     out->pool_pages = d->charge.pages;
     out->weight = d->weight;
     out->state = describe_state(d);

@@ -43,7 +43,7 @@ static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
     s->cr0 = CR0_ET | CR0_NW | CR0_CD;
-    s->apic_base = v->lapic.base;
+    s->apic_base = vcpu_apic_base(v);
 }
 
 /* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
@@ -792,7 +792,7 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
     p->rip = v->rip;
     p->rflags = v->rflags;
     p->cr8 = vlapic_cr8(&v->lapic);
-    p->apic_base = v->lapic.base;
+    p->apic_base = vcpu_apic_base(v);
     return VCPU_EXIT;
 }
 

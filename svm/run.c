@@ -56,13 +56,14 @@ static void close_interrupt_window(struct vmcb *c)
     c->intercept1 &= ~(u32)INTERCEPT_VINTR;
 }
 
+/* While a handler of the last NMI runs, the next one waits for its IRET. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (v->nmi_masked || (c->int_state & 1))
+    c->intercept1 |= INTERCEPT_IRET;
+    if (v->nmi_masked || (c->int_state & 1) || c->exit_code == SVM_EXIT_IRET)
         return false;
     v->nmi_pending = false;
     v->nmi_masked = true;
-    c->intercept1 |= INTERCEPT_IRET;
     inject(c, VEC_NMI, EVENT_NMI, false, 0);
     return true;
 }

@@ -12,6 +12,7 @@
 
 #define MSR_VM_CR       0xc0010114
 #define MSR_VM_HSAVE_PA 0xc0010117
+#define DE_CFG_LFENCE   BIT(1)
 #define VM_CR_SVMDIS    BIT(4)
 
 #define IOPM_SIZE  12288
@@ -77,12 +78,16 @@ static void note_features(void)
 static int svm_init_cpu(struct pcpu *cpu)
 {
     void *save_area = pool_alloc(NULL);
+    u64 de_cfg;
 
     if (!save_area)
         return -E_NOMEM;
     if (cpu->id == 0)
         init_permission_maps();
     note_features();
+    /* LFENCE serializes: dom0 relies on it against speculation, and cannot turn it on itself. */
+    if (rdmsr_safe(MSR_DE_CFG, &de_cfg))
+        wrmsr(MSR_DE_CFG, de_cfg | DE_CFG_LFENCE);
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, virt_to_phys(save_area));
     cpu->asid_next = 1;
