@@ -42,7 +42,8 @@ u64 pvclock_host_ns(u64 tsc)
 
 static bool fits(gpa_t gpa, size_t size)
 {
-    return IS_ALIGNED(gpa, 4) && (gpa & (PAGE_SIZE - 1)) + size <= PAGE_SIZE;
+    return IS_ALIGNED(gpa, 4) && (gpa & (PAGE_SIZE - 1)) + size <= PAGE_SIZE &&
+           gpa < BIT(NPT_GFN_BITS + PAGE_SHIFT);
 }
 
 /* Versions go on from somewhere else than where another life of the guest, before a migration,

@@ -13,6 +13,7 @@
 #define MSR_VM_CR       0xc0010114
 #define MSR_VM_HSAVE_PA 0xc0010117
 #define DE_CFG_LFENCE   BIT(1)
+#define TSS_BUSY       BIT(1)
 #define VM_CR_SVMDIS    BIT(4)
 
 #define IOPM_SIZE  12288
@@ -182,6 +183,7 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
     /* CPL is a field of its own, and the only truth (AMD APM vol. 2, 15.5.1). */
     s->seg[SOCLE_SEG_SS].attr =
         (u16)((s->seg[SOCLE_SEG_SS].attr & ~0x60u) | (u32)(c->cpl & 3) << 5);
+    s->seg[SOCLE_SEG_TR].attr |= TSS_BUSY; /* whatever was loaded, a loaded one is busy */
     s->gdt_base = c->gdtr.base;
     s->gdt_limit = c->gdtr.limit;
     s->idt_base = c->idtr.base;

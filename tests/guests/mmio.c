@@ -38,7 +38,7 @@ static void store_all(volatile u8 *p, u64 value)
     accesses += 4;
 }
 
-/* Instructions that read, change and write, string instructions, vectors. */
+/* Instructions that read, change and write, and string instructions. */
 static void other_kinds(volatile u8 *p, u64 at)
 {
     u64 value = ODD, count = 3, zero = 0;
@@ -55,7 +55,6 @@ static void other_kinds(volatile u8 *p, u64 at)
     __asm__ volatile("lock cmpxchgl %k2, %1" : "+a"(zero), "+m"(*p) : "r"(value) : "memory");
     __asm__ volatile("lock xaddl %k0, %1" : "+r"(value), "+m"(*p) : : "memory");
     __asm__ volatile("negl %0" : "+m"(*p) : : "memory");
-    __asm__ volatile("movups %0, %%xmm0; movups %%xmm0, %0" : "+m"(*p) : : "memory");
     __asm__ volatile("rep stosl" : "+D"(to), "+c"(count) : "a"(0) : "memory");
     CHECK(count == 0 && to == p + 12, "REP STOSD at 0x%lx: RCX %lu, RDI +%lu", at, count,
           (u64)(to - p));
