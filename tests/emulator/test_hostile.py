@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Guests that misuse every way into the hypervisor. Each may harm itself; Socle, dom0 and the next guest live,
+what a guest had comes back, and the log says what happened."""
+import re
+
+import machine
+import pytest
+
+# Runs to its own end and says "ok": it took all that it asked for, or was refused as it should be.
+GOOD = ["ud2", "triple", "hypercalls", "badmsr", "mmio", "portio", "badcr", "modes", "pic", "timer"]
+TWO_VCPUS = ["ipi", "selfmod"]
+NEVER_ENDS = ["spin"]
+ALL = GOOD + TWO_VCPUS + NEVER_ENDS
+
+SCRIPT = """#!/bin/sh
+# The counters that must come back.
+counters() { soclectl info | grep -E '^(heap free|frames lent|domains|vCPUs)' | tr -s ' ' | tr '\\n' ';'; }
+run() { # NAME SECONDS QEMU-ARGUMENTS
+    name=$1 seconds=$2
+    shift 2
+    timeout -s KILL $seconds qemu-system-x86_64 -accel kvm -cpu host -m 64 -nodefaults -display none -no-reboot \\
+        -serial file:/tmp/$name.out -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel /test/$name.elf "$@" \\
+        >/tmp/$name.err 2>&1
+    echo "status $name $?"
+    sed "s/^/output $name: /" /tmp/$name.out /tmp/$name.err
+    echo "after $name: $(counters)"
+}
+echo "before: $(counters)"
+CALLS
+soclectl log | sed 's/^/log: /'
+uptime
+"""
+
+
+@pytest.fixture(scope="module")
+def report():
+    """One boot runs them all."""
+    calls = [f"run {g} 60" for g in GOOD] + [f"run {g} 60 -smp 2" for g in TWO_VCPUS]
+    calls += [f"run {g} 10" for g in NEVER_ENDS]
+    files = {f"test/{g}.elf": machine.BUILD / f"tests/guests/{g}.elf" for g in ALL}
+    files["test/run"] = SCRIPT.replace("CALLS", "\n".join(calls)).encode()
+    directory = machine.BUILD / "logs/emulator/test_hostile"
+    return machine.run_in_dom0("sh /test/run", timeout=900, name="svm-2", files=files, directory=directory).output
+
+
+def test_dom0_lives(report):
+    assert "load average" in report
+    assert not re.search(r"PANIC|rcu.*stall|soft lockup|Oops|BUG:", report)
+
+
+@pytest.mark.parametrize("guest", GOOD + TWO_VCPUS)
+def test_guest_says_ok(report, guest):
+    lines = "\n".join(line for line in report.splitlines() if f" {guest}" in line)
+    assert f"guest {guest}: ok" in lines, lines
+
+
+@pytest.mark.parametrize("guest", NEVER_ENDS)
+def test_guest_that_never_ends_can_be_killed(report, guest):
+    assert f"status {guest} 137" in report
+
+
+@pytest.mark.parametrize("guest", ALL)
+def test_nothing_is_left_behind(report, guest):
+    before = re.search(r"^before: (.*)", report, re.M).group(1)
+    after = re.search(rf"^after {guest}: (.*)", report, re.M).group(1)
+    assert after.strip() == before.strip()
+
+
+def test_log_names_the_triple_fault(report):
+    assert re.search(r"^log: .*domain \d+ .*triple fault", report, re.M)
