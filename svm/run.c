@@ -56,11 +56,14 @@ static void close_interrupt_window(struct vmcb *c)
     c->intercept1 &= ~(u32)INTERCEPT_VINTR;
 }
 
-/* While a handler of the last NMI runs, the next one waits for its IRET. */
+/* While a handler of the last NMI runs, the next one waits for its IRET; and that one must not be
+ * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+        return false;
     c->intercept1 |= INTERCEPT_IRET;
-    if (v->nmi_masked || (c->int_state & 1) || c->exit_code == SVM_EXIT_IRET)
+    if (v->nmi_masked)
         return false;
     v->nmi_pending = false;
     v->nmi_masked = true;

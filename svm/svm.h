@@ -200,6 +200,10 @@ void svm_save(struct vcpu *v);
 void svm_get_sregs(struct vcpu *v, struct socle_sregs *s);
 
 /* Opens the door for physical interrupts, once; and sleeps until one comes. */
+#ifdef SOCLE_HOST
+void svm_take_interrupts(void);
+void svm_idle(void);
+#else
 static inline void svm_take_interrupts(void)
 {
     __asm__ volatile("stgi\n\tnop\n\tclgi" : : : "memory");
@@ -209,5 +213,6 @@ static inline void svm_idle(void)
 {
     __asm__ volatile("cli\n\tstgi\n\tsti\n\thlt\n\tclgi" : : : "memory");
 }
+#endif
 
 #endif
