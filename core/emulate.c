@@ -181,10 +181,16 @@ static enum vcpu_action leave(struct emulation *e, int err)
 
 /* ---- operands in memory ---- */
 
+/* Away from its default page, where there never is memory, it is seen only where no memory is, as
+ * in KVM. */
 static bool is_apic(const struct vcpu *v, gpa_t gpa)
 {
-    return (gpa & PAGE_MASK) == APIC_DEFAULT_PA && domain_has(v->domain, DOMAIN_LAPIC) &&
-           vlapic_mode(&v->lapic) == VLAPIC_XAPIC;
+    gpa_t page = gpa & PAGE_MASK;
+    struct npt_leaf leaf;
+
+    return page == (v->lapic.base & PAGE_MASK) && domain_has(v->domain, DOMAIN_LAPIC) &&
+           vlapic_mode(&v->lapic) == VLAPIC_XAPIC &&
+           (page == APIC_DEFAULT_PA || (npt_lookup(&v->domain->npt, page, &leaf) && leaf.mmio));
 }
 
 /* What an access would reach: an enum target, or an error of gmem.h. */

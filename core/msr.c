@@ -43,6 +43,8 @@ int msr_set_apic_base(struct vcpu *v, u64 value)
 
     if (!domain_has(v->domain, DOMAIN_LAPIC))
         return set_base_without_lapic(v, value);
+    if (value & PAGE_MASK & ~host_phys_mask)
+        return -E_INVAL;
     err = vlapic_set_base(&v->lapic, value, true, &e);
     if (!err && e.flags)
         vcpu_timer_changed(v);

@@ -194,7 +194,7 @@ bool vlapic_blocked_by_tpr(struct vlapic *l)
 
     vlapic_sync(l);
     vector = irr_highest(l) & ~0xf;
-    return vector > (isr & ~0xf) && vector <= (int)(l->reg[VLAPIC_REG_TPR] & 0xf0);
+    return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR] & 0xf0);
 }
 
 void vlapic_accept(struct vlapic *l, u8 vector)
@@ -436,16 +436,17 @@ void vlapic_init(struct vlapic *l, u32 id, bool bsp, u32 tsc_khz)
 }
 
 /* SDM vol. 3, figure 10-27. */
-static bool base_legal(enum vlapic_mode from, u64 value, bool host)
+static bool base_legal(u64 old, enum vlapic_mode from, u64 value, bool host)
 {
     u64 enable = value & (APIC_BASE_ENABLE | APIC_BASE_EXTD);
-    u64 allowed = APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD;
+    u64 allowed = APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD | PAGE_MASK;
 
-    if ((value & ~allowed) != APIC_BASE_ADDRESS || enable == APIC_BASE_EXTD)
+    if ((value & ~allowed) || enable == APIC_BASE_EXTD)
         return false;
     if (host)
         return true;
-    return !(from == VLAPIC_DISABLED && (enable & APIC_BASE_EXTD)) &&
+    return !((old ^ value) & PAGE_MASK) &&
+           !(from == VLAPIC_DISABLED && (enable & APIC_BASE_EXTD)) &&
            !(from == VLAPIC_X2APIC && enable == APIC_BASE_ENABLE);
 }
 
@@ -454,7 +455,7 @@ int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect
     enum vlapic_mode from = vlapic_mode(l);
 
     e->flags = 0;
-    if (!base_legal(from, value, host))
+    if (!base_legal(l->base, from, value, host))
         return -E_INVAL;
     base_set(l, value);
     if (vlapic_mode(l) == from)
@@ -539,9 +540,12 @@ static void svr_write(struct vlapic *l, u32 value, struct vlapic_effect *e)
     e->flags |= VLAPIC_LVT;
 }
 
-/* Timer mode 3 is reserved; where it can't be refused it counts as mode 2. */
+/* Timer mode 3 is reserved; where it can't be refused it counts as mode 2. ICR keeps its reserved
+ * bits in xAPIC mode, as KVM's does. */
 static u32 reg_held(u32 reg, u32 value)
 {
+    if (reg == VLAPIC_REG_ICR)
+        return value & ~ICR_BUSY;
     value &= rules[reg].holds;
     if (reg == VLAPIC_REG_LVT_TIMER && (value & LVT_TSC))
         value &= ~(LVT_TIMER_MODE ^ LVT_TSC);
@@ -690,16 +694,17 @@ void vlapic_get_state(struct vlapic *l, u8 page[VLAPIC_STATE_BYTES], u64 now)
     }
 }
 
-static u8 words_in_use(u32 *set)
+static u8 words_in_use(const u32 *set)
 {
     u8 words = 0;
 
-    set[0] &= 0xffff0000; /* vectors below 16 are no interrupts */
     for (u32 i = 0; i < 8; i++)
         words |= (u8)((set[i] != 0) << i);
     return words;
 }
 
+/* Vectors below 16 are no interrupts: IRR keeps their bits, as KVM does, but their class is never
+ * above PPR's. */
 void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 now)
 {
     u32 count = load_u32(page + VLAPIC_REG_TMCCT * 16);
@@ -711,7 +716,7 @@ void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 n
     if (is_x2apic(l))
         reg_set(l, VLAPIC_REG_ICR2, load_u32(page + VLAPIC_REG_ICR2 * 16));
     reg_set(l, VLAPIC_REG_ESR, page[VLAPIC_REG_ESR * 16]);
-    words_in_use(&l->reg[VLAPIC_REG_TMR]);
+    l->reg[VLAPIC_REG_ISR] &= 0xffff0000;
     l->isr_words = words_in_use(&l->reg[VLAPIC_REG_ISR]);
     l->irr_words = words_in_use(&l->reg[VLAPIC_REG_IRR]);
     l->esr_pending = 0;

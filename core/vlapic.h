@@ -12,8 +12,9 @@
 #include "core/types.h"
 #include "core/x86.h"
 
-#define APIC_BASE_ADDRESS 0xfee00000ull /* the only place where the registers may be */
-#define APIC_BASE_EXTD    0x400ull
+#define APIC_BASE_ADDRESS \
+    0xfee00000ull /* where a guest finds the registers; only dom0 moves them */
+#define APIC_BASE_EXTD 0x400ull
 
 #define MSR_X2APIC                                                                 \
     0x800u /* register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory \
@@ -147,7 +148,7 @@ int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value);
 int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapic_effect *e);
 
 /* Sets APIC_BASE. A guest may go disabled > xAPIC > x2APIC > disabled or xAPIC > disabled only, the
- * host between any two modes. -E_INVAL: not legal. */
+ * host between any two modes, and to any page. -E_INVAL: not legal. */
 int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect *e);
 
 static inline u8 vlapic_cr8(const struct vlapic *l)

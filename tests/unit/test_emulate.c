@@ -673,6 +673,16 @@ static void local_apic(void **state)
     v->lapic.base |= APIC_BASE_EXTD; /* x2APIC: the page is like any other */
     assert_exit(npf(APIC_DEFAULT_PA, true), SOCLE_EXIT_FAULT);
     v->lapic.base &= ~APIC_BASE_EXTD;
+    v->lapic.base += 0x200000; /* elsewhere, once dom0 has said that no memory is there */
+    assert_exit(npf(APIC_DEFAULT_PA + 0x200000, true), SOCLE_EXIT_FAULT);
+    assert_exit(npf(APIC_DEFAULT_PA, true), SOCLE_EXIT_FAULT);
+    model_page(APIC_DEFAULT_PA + 0x200000, PAGE_MMIO);
+    model_map(APIC, APIC_DEFAULT_PA + 0x200000, PG_W);
+    v->rip = CODE;
+    assert_int_equal(npf(APIC_DEFAULT_PA + 0x200300, true), VCPU_RESUME);
+    assert_int_equal(v->count[SOCLE_STAT_APIC_MMIO], 5);
+    model_map(APIC, APIC_DEFAULT_PA, PG_W);
+    v->lapic.base -= 0x200000;
     model.domain.flags = 0;
     assert_exit(npf(APIC_DEFAULT_PA, true), SOCLE_EXIT_FAULT);
     model_page(APIC_DEFAULT_PA, PAGE_MMIO);
