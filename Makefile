@@ -170,6 +170,9 @@ iso: $(B)/socle.iso
 # ---- test guests: build/tests/guests/*.elf ----------------------------------------------------------
 -include tests/guests/guests.mk
 
+# ---- KVM's own selftests: build/selftests/bin/ ----------------------------------------------------
+-include tests/emulator/selftests.mk
+
 # ---- what a user types ---------------------------------------------------------------------------
 MACHINE ?= svm-2
 MACHINES ?= svm-1 svm-2
@@ -199,7 +202,7 @@ run: deps
 	@$(MAKE) -s --no-print-directory iso
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
-	@$(MAKE) -s --no-print-directory elf images iso guests-elf
+	@$(MAKE) -s --no-print-directory elf images iso guests-elf selftests-programs
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
 bench: deps
@@ -214,6 +217,7 @@ make run      builds all, boots it in QEMU from the GRUB ISO: a shell in dom0, o
 make test     all tests (MACHINES="svm-1 svm-2": emulated machines; TESTS=pattern: only these emulator tests)
 make check    the fast tests: unit, fuzz, format, clang-tidy
 make fuzz     the fuzzers (FUZZTIME=600: seconds each)
+make selftests  KVM's own selftests in dom0 (TESTS="cpuid xapic": only those)
 make bench    costs of exits beside Linux's KVM on the same emulated machine (BENCHFLAGS=--json: for programs)
 make          builds all: build/socle.elf, socle.iso, socle.ko, dom0/, guest/
 make elf | kmod | soclectl | images | iso      single parts

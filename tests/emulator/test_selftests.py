@@ -1,0 +1,123 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""KVM's own selftests (selftests.list) in dom0 on Socle: one boot runs them all, each is a test here.
+
+`make selftests` runs this file as a program, which shows each result as it comes (TESTS="NAME..." picks some).
+"""
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machine import BUILD, Machine, MachineError, SCALE  # noqa: E402
+
+MACHINE = "svm-2"
+KSFT_SKIP = 4
+TEXT_MAX = 4000  # of what a test says, the end
+PROGRAMS = BUILD / "selftests/bin"
+LOGS = BUILD / "logs/emulator/selftests"
+
+Case = namedtuple("Case", "name limit arguments reason")
+Outcome = namedtuple("Outcome", "status text seconds")  # status: of the program, or None: it did not end
+
+
+def read_list():
+    """The cases of selftests.list, in its order; one with a reason is not run."""
+    cases = []
+    for line in Path(__file__).with_name("selftests.list").read_text().splitlines():
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        if words[0] == "without":
+            cases.append(Case(words[1], 0, [], " ".join(words[2:])))
+        else:
+            cases.append(Case(words[0], int(words[1]), words[2:], None))
+    return cases
+
+
+CASES = read_list()
+
+
+def script(cases):
+    """What dom0 runs. The marks begin a line, whatever a test has written last."""
+    lines = ["#!/bin/sh", "cd /selftests"]
+    for case in cases:
+        command = shlex.join([f"./{case.name}", *case.arguments])
+        limit = int(case.limit * SCALE)
+        if "-H" in case.arguments:  # max_guest_memory_test: huge pages, each slot of 1 GiB shows the same ones
+            lines.append("echo 512 >/proc/sys/vm/nr_hugepages")
+        lines.append(f"echo '== {case.name}'; timeout -s KILL {limit} {command} </dev/null 2>&1; "
+                     f"printf '\\n== {case.name} ended: %d\\n' $?")
+    return "\n".join(lines).encode() + b"\n"
+
+
+def run(cases, directory=LOGS):
+    """Yields (case, outcome). A test that ends the machine fails, and the rest runs on a new one."""
+    shutil.rmtree(directory, ignore_errors=True)
+    boots = 0
+    while cases:
+        boots += 1
+        files = {f"selftests/{case.name}": PROGRAMS / case.name for case in cases}
+        files["selftests/run"] = script(cases)
+        with Machine(name=MACHINE, cmdline="socle.run=/selftests/run", files=files,
+                     directory=directory / str(boots)) as m:
+            m.expect(f"^== {cases[0].name}$", 180)
+            while cases:
+                case = cases.pop(0)
+                start, begin = time.monotonic(), m.seen
+                try:
+                    end = m.expect(f"^== {case.name} ended: (\\d+)$", case.limit + 30)
+                except MachineError as error:
+                    yield case, Outcome(None, str(error), time.monotonic() - start)
+                    break
+                text = m.text[begin:end.start()].strip()
+                yield case, Outcome(int(end.group(1)), text[-TEXT_MAX:], time.monotonic() - start)
+
+
+def verdict(outcome):
+    if outcome.status is None:
+        return "failed (the machine did not go on)"
+    return {0: "passed", KSFT_SKIP: "skipped", 137: "failed (out of time)"}.get(
+        outcome.status, f"failed (status {outcome.status})")
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return {case.name: outcome for case, outcome in run([case for case in CASES if not case.reason])}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.removeprefix("x86_64/"))
+def test_selftest(case, outcomes):
+    if case.reason:
+        pytest.skip(case.reason)
+    outcome = outcomes[case.name]
+    if outcome.status == KSFT_SKIP:
+        pytest.skip(outcome.text)
+    assert outcome.status == 0, f"{verdict(outcome)}\n{outcome.text}"
+
+
+def main(patterns):
+    count = {"passed": 0, "failed": 0, "skipped": 0}
+    chosen = [case for case in CASES if not patterns or any(pattern in case.name for pattern in patterns)]
+    for case in chosen:
+        if case.reason:
+            count["skipped"] += 1
+            print(f"{case.name:40} skipped: {case.reason}")
+    for case, outcome in run([case for case in chosen if not case.reason]):
+        result = verdict(outcome)
+        count[result.split()[0]] += 1
+        print(f"{case.name:40} {result} ({outcome.seconds:.1f} s)", flush=True)
+        if outcome.status != 0:
+            print("\n".join(f"    {line}" for line in outcome.text.splitlines()[-40:]), flush=True)
+    print(", ".join(f"{number} {result}" for result, number in count.items()))
+    return bool(count["failed"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ.get("TESTS", "").split() + sys.argv[1:]))
