@@ -7,6 +7,7 @@
 #include <linux/rcupdate.h>
 
 #define MSI_BASE 0xfee00000u
+#define MSI_MASK 0x000fffffu
 
 struct sk_route {
 	u32 gsi;
@@ -27,6 +28,12 @@ struct sk_routes {
 	u16 first[SK_MAX_GSI + 1]; /* the routes of gsi are route[first[gsi]] .. route[first[gsi + 1] - 1] */
 	struct sk_route route[];
 };
+
+/* As KVM, without looking at the base: QEMU gives some messages with an address within the local APICs' MiB. */
+static u64 msi_address(u32 low)
+{
+	return MSI_BASE | (low & MSI_MASK);
+}
 
 /* ---- delivery --------------------------------------------------------------------------------- */
 
@@ -70,7 +77,7 @@ int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi)
 
 	if (msi->flags)
 		return -EINVAL;
-	r = hc_msi(vm->domain, (u64)msi->address_hi << 32 | msi->address_lo, msi->data);
+	r = hc_msi(vm->domain, msi_address(msi->address_lo), msi->data);
 	return r > 0 ? 1 : 0;
 }
 
@@ -92,7 +99,7 @@ static int route_from_user(struct sk_route *route, const struct kvm_irq_routing_
 			       0 :
 			       -EINVAL;
 	case KVM_IRQ_ROUTING_MSI:
-		route->address = (u64)user->u.msi.address_hi << 32 | user->u.msi.address_lo;
+		route->address = msi_address(user->u.msi.address_lo);
 		route->data = user->u.msi.data;
 		return 0;
 	default:
