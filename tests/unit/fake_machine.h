@@ -27,7 +27,7 @@
 #define DOM0_PFN(n)  (0x600ull + (n)) /* not in the middle of anything */
 #define DOM0_PA(n)   (DOM0_PFN(n) << PAGE_SHIFT)
 #define RAM(pa)      (&fake_ram[pa])
-#define POOL_PAGES   512
+#define POOL_PAGES   1024
 
 /* What handlers and fakes note. Of one processor where there is an index. */
 struct fake {
