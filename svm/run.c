@@ -210,11 +210,24 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     return VCPU_RESUME;
 }
 
-static enum vcpu_action handle_interrupt(struct vcpu *v)
+/* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
+ * interrupt shadow: the guest would take the next interrupt ahead of its HLT, and then sleep
+ * through what that interrupt told it. */
+static enum vcpu_action finish_shadow(struct vcpu *v)
+{
+    struct insn insn;
+    enum vcpu_action action;
+
+    svm_get_sregs(v, &v->sregs);
+    action = exit_find_next_rip(v, INSN_HLT, &insn);
+    return action == VCPU_RESUME && v->next_rip != v->rip ? exit_hlt(v) : action;
+}
+
+static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
 {
     v->count[SOCLE_STAT_INTERRUPT]++;
     svm_take_interrupts();
-    return VCPU_RESUME;
+    return unlikely(c->int_state & 1) && !c->cpl ? finish_shadow(v) : VCPU_RESUME;
 }
 
 static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
@@ -257,7 +270,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_NPF:
         return handle_npf(v, c);
     case SVM_EXIT_INTR:
-        return handle_interrupt(v);
+        return handle_interrupt(v, c);
     case SVM_EXIT_VINTR:
         return handle_window(v, c);
     case SVM_EXIT_HLT:
@@ -285,7 +298,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return handle_rdpmc(v);
     case SVM_EXIT_NMI:
     case SVM_EXIT_INIT:
-        return handle_interrupt(v);
+        return handle_interrupt(v, c);
     case SVM_EXIT_SHUTDOWN:
         return vcpu_shutdown(v);
     case SVM_EXIT_RSM:
