@@ -51,6 +51,7 @@ void fatal(const char *fmt, ...)
     fmt_vprint(text, sizeof(text), fmt, ap);
     va_end(ap);
     log_error("cannot start: %s", text);
+    smp_give_up();
     cpu_halt_forever();
 }
 

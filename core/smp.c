@@ -30,7 +30,8 @@ u32 pcpu_count;
 extern u64 ap_boot_cr3, ap_boot_stack;
 u64 ap_boot_cr3, ap_boot_stack;
 
-static bool released;
+/* What the started processors wait for. */
+static enum { NOT_YET, RUN, GIVE_UP } verdict;
 
 /* ---- each processor ---- */
 
@@ -60,8 +61,10 @@ void ap_main(void)
         cpu_halt_forever();
     }
     __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
-    while (!__atomic_load_n(&released, __ATOMIC_ACQUIRE))
+    while (__atomic_load_n(&verdict, __ATOMIC_ACQUIRE) == NOT_YET)
         cpu_relax();
+    if (verdict == GIVE_UP)
+        cpu_halt_forever();
     vendor->run();
 }
 
@@ -159,7 +162,12 @@ u32 smp_start(const struct acpi_info *acpi)
 
 void smp_release(void)
 {
-    __atomic_store_n(&released, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&verdict, RUN, __ATOMIC_RELEASE);
+}
+
+void smp_give_up(void)
+{
+    __atomic_store_n(&verdict, GIVE_UP, __ATOMIC_RELEASE);
 }
 
 /* ---- what one asks of another ---- */

@@ -15,4 +15,7 @@ NORETURN void ap_main(void);
 /* Lets the started processors into the run loop. */
 void smp_release(void);
 
+/* Lets them halt instead: their interrupts are off, so nothing else stops them. */
+void smp_give_up(void);
+
 #endif
