@@ -52,8 +52,8 @@ enum socle_hypercall {
     SOCLE_HC_MAP,
     /* (domain, gfn, pages): when it returns 0, no processor can reach the old pages any more */
     SOCLE_HC_UNMAP,
-    /* (domain, gfn, pages): takes write access away, for dirty logging and copy on write; flushed
-       as UNMAP */
+    /* (domain, gfn, at most SOCLE_MAP_MAX_PAGES): takes write access away, for dirty logging and
+     * copy on write; flushed as UNMAP */
     SOCLE_HC_PROTECT,
     /* (domain, APIC id, gpa of its page, event port): the vCPU's handle; it lives as long as its
        domain */
@@ -151,9 +151,8 @@ struct socle_domain_list {
        * its event port is raised at the next exit that needs dom0 */
 
 /* SOCLE_HC_VCPU_SIGNAL */
-#define SOCLE_SIGNAL_NMI    1
-#define SOCLE_SIGNAL_EXTINT 2 /* the PIC's output is high: SOCLE_EXIT_EXTINT when it can be taken \
-                               */
+#define SOCLE_SIGNAL_NMI        1
+#define SOCLE_SIGNAL_EXTINT     2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
 #define SOCLE_SIGNAL_EXTINT_OFF 3
 #define SOCLE_SIGNAL_INIT       4
 

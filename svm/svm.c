@@ -13,7 +13,7 @@
 #define MSR_VM_CR       0xc0010114
 #define MSR_VM_HSAVE_PA 0xc0010117
 #define DE_CFG_LFENCE   BIT(1)
-#define TSS_BUSY       BIT(1)
+#define TSS_BUSY        BIT(1)
 #define VM_CR_SVMDIS    BIT(4)
 
 #define IOPM_SIZE  12288
