@@ -159,13 +159,20 @@ static int check_extent(u64 gfn, u64 pages)
  * longest extent has. */
 #define PIECES 72
 
+/* So that large leaves serve: few entries are written, whatever its size. */
+static bool is_congruent(u64 gfn, u64 mfn, u64 pages, u64 flags)
+{
+    return pages <= 512 || (flags & SOCLE_MAP_MMIO) || !((gfn ^ mfn) & 511);
+}
+
 static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
 {
     u64 done, total = 0;
     int err = 0;
 
     if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
-        check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES)
+        check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES ||
+        !is_congruent(gfn, mfn, pages, flags))
         return -E_INVAL;
     /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped.
      */
@@ -177,6 +184,8 @@ static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
         err = npt_map(&d->npt, gfn + total, mfn + total, pages - total, (u32)flags, &done);
         total += done;
     } while (err == -E_AGAIN);
+    if (err && total)
+        npt_unmap(&d->npt, gfn, total, &done);
     return err;
 }
 

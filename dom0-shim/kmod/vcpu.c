@@ -47,9 +47,10 @@ static int run_once(struct sk_vcpu *vcpu, u64 flags)
 {
 	long r = hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags);
 
-	if (r >= 0)
-		vcpu->completion = false; /* Socle has taken the answer */
-	vcpu->page->extint_vector = -1;
+	if (r >= 0) { /* Socle has taken the answer */
+		vcpu->completion = false;
+		vcpu->page->extint_vector = -1;
+	}
 	vcpu->exited = r == SOCLE_RAN_EXIT;
 	return r;
 }

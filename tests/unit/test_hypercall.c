@@ -187,6 +187,7 @@ static void test_map_refused(void **state)
         {SOCLE_HC_MAP, d, top, pfn, 1, WX, -E_INVAL},
         {SOCLE_HC_MAP, d, top - 1, pfn, 2, WX, -E_INVAL},
         {SOCLE_HC_MAP, d, ~0ull, pfn, 2, WX, -E_INVAL},
+        {SOCLE_HC_MAP, d, 1, 0, 513, WX, -E_INVAL}, /* no large leaf would serve */
         {SOCLE_HC_MAP, d, 0, pfn, 1, 0x10, -E_INVAL},
         {SOCLE_HC_MAP, d, 0, pfn, 1, 0x100, -E_INVAL}, /* NPT_MAP_DEVICE */
         {SOCLE_HC_MAP, d, 0, pfn, 1, BIG | WX, -E_INVAL},
@@ -197,7 +198,7 @@ static void test_map_refused(void **state)
         {SOCLE_HC_MAP, d, 0, 0, 512, WX, -E_PERM}, {SOCLE_HC_MAP, d, 0, MAX_PFN, 1, WX, -E_PERM},
         {SOCLE_HC_MAP, d, 0, ~0ull, 1, WX, -E_PERM},
         /* Foreign at the end only, behind more than one piece's work: nothing stays mapped. */
-        {SOCLE_HC_MAP, d, 1, HOLE_PFN - 4096, 4097, WX, -E_PERM},
+        {SOCLE_HC_MAP, d, HOLE_PFN - 4096, HOLE_PFN - 4096, 4097, WX, -E_PERM},
         {SOCLE_HC_UNMAP, d, 0, 0, 0, 0, -E_INVAL}, {SOCLE_HC_UNMAP, d, top, 1, 0, 0, -E_INVAL},
         {SOCLE_HC_UNMAP, d, 5, top, 0, 0, -E_INVAL}, {SOCLE_HC_UNMAP, d, ~0ull, 2, 0, 0, -E_INVAL},
         {SOCLE_HC_PROTECT, d, 0, 0, 0, 0, -E_INVAL},
@@ -289,8 +290,8 @@ static void test_long_protect(void **state)
     s64 r;
 
     (void)state;
-    for (u64 gfn = 0; gfn < 160 * 1024; gfn += 4096)
-        assert_int_equal(call(SOCLE_HC_MAP, domain, gfn, DOM0_PFN(1), 4096, WX), 0);
+    for (u64 gfn = 0; gfn < 160 * 1024; gfn += 512)
+        assert_int_equal(call(SOCLE_HC_MAP, domain, gfn, DOM0_PFN(1), 512, WX), 0);
     while ((r = call(SOCLE_HC_PROTECT, domain, 0, 160 * 1024, 0, 0)) == -E_AGAIN)
         assert_true(++calls < 20);
     assert_int_equal(r, 0);
