@@ -5,6 +5,7 @@
 `make selftests` runs this file as a program, which shows each result as it comes (TESTS="NAME..." picks some).
 """
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -23,7 +24,14 @@ TEXT_MAX = 4000  # of what a test says, the end
 PROGRAMS = BUILD / "selftests/bin"
 LOGS = BUILD / "logs/emulator/selftests"
 
-Case = namedtuple("Case", "name limit arguments reason")
+
+class Case(namedtuple("Case", "name limit arguments reason")):
+    @property
+    def label(self):
+        """What its marks and its result are called: a program may come twice, with other arguments."""
+        return " ".join([self.name, *self.arguments])
+
+
 Outcome = namedtuple("Outcome", "status text seconds")  # status: of the program, or None: it did not end
 
 
@@ -52,8 +60,8 @@ def script(cases):
         limit = int(case.limit * SCALE)
         if "-H" in case.arguments:  # max_guest_memory_test: huge pages, each slot of 1 GiB shows the same ones
             lines.append("echo 512 >/proc/sys/vm/nr_hugepages")
-        lines.append(f"echo '== {case.name}'; timeout -s KILL {limit} {command} </dev/null 2>&1; "
-                     f"printf '\\n== {case.name} ended: %d\\n' $?")
+        lines.append(f"echo '== {case.label}'; timeout -s KILL {limit} {command} </dev/null 2>&1; "
+                     f"printf '\\n== {case.label} ended: %d\\n' $?")
     return "\n".join(lines).encode() + b"\n"
 
 
@@ -68,12 +76,12 @@ def run(cases, directory=LOGS):
         with Machine(name=MACHINE, cmdline="socle.run=/selftests/run", files=files,
                      directory=directory / str(boots)) as m:
             m.expect("^dom0: /dev/kvm by Socle", 120)  # where it does not load, dom0 falls back to Linux's own
-            m.expect(f"^== {cases[0].name}$", 30)
+            m.expect(f"^== {re.escape(cases[0].label)}$", 30)
             while cases:
                 case = cases.pop(0)
                 start, begin = time.monotonic(), m.seen
                 try:
-                    end = m.expect(f"^== {case.name} ended: (\\d+)$", case.limit + 30)
+                    end = m.expect(f"^== {re.escape(case.label)} ended: (\\d+)$", case.limit + 30)
                 except MachineError as error:
                     yield case, Outcome(None, str(error), time.monotonic() - start)
                     break
@@ -90,14 +98,14 @@ def verdict(outcome):
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return {case.name: outcome for case, outcome in run([case for case in CASES if not case.reason])}
+    return {case.label: outcome for case, outcome in run([case for case in CASES if not case.reason])}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.removeprefix("x86_64/"))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.removeprefix("x86_64/").replace(" ", ""))
 def test_selftest(case, outcomes):
     if case.reason:
         pytest.skip(case.reason)
-    outcome = outcomes[case.name]
+    outcome = outcomes[case.label]
     if outcome.status == KSFT_SKIP:
         pytest.skip(outcome.text)
     assert outcome.status == 0, f"{verdict(outcome)}\n{outcome.text}"
@@ -109,11 +117,11 @@ def main(patterns):
     for case in chosen:
         if case.reason:
             count["skipped"] += 1
-            print(f"{case.name:40} skipped: {case.reason}")
+            print(f"{case.name:56} skipped: {case.reason}")
     for case, outcome in run([case for case in chosen if not case.reason]):
         result = verdict(outcome)
         count[result.split()[0]] += 1
-        print(f"{case.name:40} {result} ({outcome.seconds:.1f} s)", flush=True)
+        print(f"{case.label:56} {result} ({outcome.seconds:.1f} s)", flush=True)
         if outcome.status != 0:
             print("\n".join(f"    {line}" for line in outcome.text.splitlines()[-40:]), flush=True)
     print(", ".join(f"{number} {result}" for result, number in count.items()))
