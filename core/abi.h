@@ -47,9 +47,9 @@ enum socle_hypercall {
     /* (first domain id, gpa): struct socle_domain_list */
     SOCLE_HC_DOMAIN_LIST,
     /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves
-     * are used where alignment allows, and an extent of more than 512 pages must allow them: gfn and
-     * mfn equal modulo 512. Existing leaves in the range are replaced. -ENOMEM: the range is left
-     * without memory. */
+     * are used where alignment allows, and an extent of more than 512 pages must allow them: gfn
+     * and mfn equal modulo 512. Existing leaves in the range are replaced. -ENOMEM: the range is
+     * left without memory. */
     SOCLE_HC_MAP,
     /* (domain, gfn, pages): when it returns 0, no processor can reach the old pages any more */
     SOCLE_HC_UNMAP,
@@ -59,7 +59,8 @@ enum socle_hypercall {
     /* (domain, APIC id, gpa of its page, event port): the vCPU's handle; it lives as long as its
        domain */
     SOCLE_HC_VCPU_CREATE,
-    /* (vCPU, SOCLE_RUN_* flags): SOCLE_RAN_* */
+    /* (vCPU, SOCLE_RUN_* flags): SOCLE_RAN_*; -EBUSY for a moment, while another processor leaves
+     * it */
     SOCLE_HC_VCPU_RUN,
     /* (vCPU): 0 when the vCPU runs nowhere and will not start by itself; -EAGAIN: it was kicked,
        ask again */
