@@ -18,9 +18,7 @@ enum size_kind {
     KIND_1,
     KIND_2,
     KIND_4,
-    KIND_ADDR,  /* none: only the address counts */
-    KIND_NAT,   /* 4, in 64-bit mode 8 */
-    KIND_TABLE, /* a descriptor table register: limit and base */
+    KIND_NAT, /* 4, in 64-bit mode 8 */
 };
 #define SIZE(kind)       ((u32)KIND_##kind << 8)
 #define MEM(kind)        ((u32)KIND_##kind << 12)
@@ -43,19 +41,18 @@ enum imm_kind {
 #define F_MODRM  BIT32(19)
 #define F_DST    BIT32(20) /* rm_is_dst */
 #define F_GROUP  BIT32(21) /* the op field is a group, whose entry is or'ed to this one */
-#define F_NO64   BIT32(22) /* illegal in 64-bit mode */
-#define F_MEM    BIT32(23) /* illegal with a register as r/m */
-#define F_REG    BIT32(24) /* r/m is a register whatever ModRM.mod says */
-#define F_SI     BIT32(25) /* string instruction: memory at seg:rSI */
-#define F_DI     BIT32(26) /* string instruction: memory at ES:rDI */
-#define F_NP     BIT32(27) /* illegal with 66h, F2h or F3h */
+#define F_MEM    BIT32(22) /* illegal with a register as r/m */
+#define F_REG    BIT32(23) /* r/m is a register whatever ModRM.mod says */
+#define F_SI     BIT32(24) /* string instruction: memory at seg:rSI */
+#define F_DI     BIT32(25) /* string instruction: memory at ES:rDI */
+#define F_NP     BIT32(26) /* illegal with 66h, F2h or F3h */
 
 #define E_G   (F_MODRM | F_DST | SIZE(BV)) /* operand forms in the manuals' letters */
 #define G_E   (F_MODRM | SIZE(BV))
 #define EV_GV (F_MODRM | F_DST)
 #define ACC_I (SIZE(BV) | IMM(OPERAND))
 
-enum group { G_ALU, G_SHIFT, G_UNARY, G_INC, G_INC_PUSH, G_POP, G_MOV, G_LDT, G_GDT, G_BIT, G_CX8 };
+enum group { G_ALU, G_SHIFT, G_UNARY, G_INC, G_INC_PUSH, G_POP, G_MOV, G_BIT, G_CX8 };
 #define GROUP(g) (G_##g | F_GROUP)
 
 /* Opcode tables, packed by hand. */
@@ -68,11 +65,6 @@ static const u32 groups[][8] = {
     [G_INC_PUSH] = {INSN_INC | F_DST, INSN_DEC | F_DST, [6] = INSN_PUSH | SIZE(PUSH)},
     [G_POP] = {INSN_POP | F_DST | SIZE(PUSH)},
     [G_MOV] = {INSN_MOV | F_DST},
-    [G_LDT] = {INSN_SLDT | F_DST | MEM(2), INSN_STR | F_DST | MEM(2), INSN_LLDT | SIZE(2),
-               INSN_LTR | SIZE(2)},
-    [G_GDT] = {INSN_SGDT | F_DST | MEM(TABLE), INSN_SIDT | F_DST | MEM(TABLE),
-               INSN_LGDT | MEM(TABLE), INSN_LIDT | MEM(TABLE),
-               INSN_SMSW | F_DST | MEM(2), [6] = INSN_LMSW | SIZE(2), INSN_INVLPG | MEM(ADDR)},
     [G_BIT] = {[4] = INSN_BT, INSN_BTS, INSN_BTR, INSN_BTC},
     [G_CX8] = {[1] = INSN_CMPXCHG8B | F_DST | F_MEM | SIZE(Y) | MEM(PAIR)},
 };
@@ -90,12 +82,10 @@ static const u32 one_byte[256] = {
     [0x6c ... 0x6d] = INSN_INS | SIZE(BZ) | F_DI | F_DST,
     [0x6e ... 0x6f] = INSN_OUTS | SIZE(BZ) | F_SI,
     [0x80 ... 0x81] = GROUP(ALU) | E_G | IMM(OPERAND),
-    [0x82] = GROUP(ALU) | E_G | IMM(OPERAND) | F_NO64,
     [0x83] = GROUP(ALU) | E_G | IMM(SIGNED),        [0x84 ... 0x85] = INSN_TEST | E_G,
     [0x86 ... 0x87] = INSN_XCHG | E_G,              [0x88 ... 0x89] = INSN_MOV | E_G,
     [0x8a ... 0x8b] = INSN_MOV | G_E,               [0x8c] = INSN_MOV_SREG | EV_GV | MEM(2),
-    [0x8e] = INSN_MOV_SREG | F_MODRM | SIZE(2),     [0x8f] = GROUP(POP) | F_MODRM,
-    [0x9c] = INSN_PUSHF | SIZE(PUSH),               [0x9d] = INSN_POPF | SIZE(PUSH),
+    [0x8f] = GROUP(POP) | F_MODRM,
     [0xa0 ... 0xa1] = INSN_MOV | SIZE(BV) | IMM(OFFSET),
     [0xa2 ... 0xa3] = INSN_MOV | SIZE(BV) | IMM(OFFSET) | F_DST,
     [0xa4 ... 0xa5] = INSN_MOVS | SIZE(BV) | F_SI | F_DST,
@@ -104,29 +94,19 @@ static const u32 one_byte[256] = {
     [0xac ... 0xad] = INSN_LODS | SIZE(BV) | F_SI,  [0xae ... 0xaf] = INSN_SCAS | SIZE(BV) | F_DI,
     [0xc0 ... 0xc1] = GROUP(SHIFT) | E_G | IMM(BYTE),
     [0xc6 ... 0xc7] = GROUP(MOV) | G_E | IMM(OPERAND),
-    [0xcc] = INSN_INT3,                             [0xcd] = INSN_INT | IMM(BYTE),
-    [0xce] = INSN_INTO | F_NO64,                    [0xcf] = INSN_IRET,
     [0xd0 ... 0xd1] = GROUP(SHIFT) | E_G | IMM(ONE),
     [0xd2 ... 0xd3] = GROUP(SHIFT) | E_G,
-    [0xe4 ... 0xe5] = INSN_IN | SIZE(BZ) | IMM(BYTE),
-    [0xe6 ... 0xe7] = INSN_OUT | SIZE(BZ) | IMM(BYTE),
-    [0xec ... 0xed] = INSN_IN | SIZE(BZ),           [0xee ... 0xef] = INSN_OUT | SIZE(BZ),
-    [0xf1] = INSN_ICEBP,                            [0xf4] = INSN_HLT,
+    [0xf4] = INSN_HLT,
     [0xf6 ... 0xf7] = GROUP(UNARY) | E_G,           [0xfe] = GROUP(INC) | F_MODRM,
     [0xff] = GROUP(INC_PUSH) | F_MODRM,
 };
 
 static const u32 two_byte[256] = {
-    [0x00] = GROUP(LDT) | F_MODRM,                  [0x01] = GROUP(GDT) | F_MODRM,
-    [0x06] = INSN_CLTS,                             [0x08] = INSN_INVD,
-    [0x09] = INSN_WBINVD,
+    [0x08] = INSN_INVD,                             [0x09] = INSN_WBINVD,
     [0x20] = INSN_MOV_CR | F_MODRM | F_REG | F_DST | SIZE(NAT),
-    [0x21] = INSN_MOV_DR | F_MODRM | F_REG | F_DST | SIZE(NAT),
     [0x22] = INSN_MOV_CR | F_MODRM | F_REG | SIZE(NAT),
-    [0x23] = INSN_MOV_DR | F_MODRM | F_REG | SIZE(NAT),
-    [0x30] = INSN_WRMSR,                            [0x31] = INSN_RDTSC,
-    [0x32] = INSN_RDMSR,                            [0x33] = INSN_RDPMC,
-    [0xa2] = INSN_CPUID,                            [0xaa] = INSN_RSM,
+    [0x30] = INSN_WRMSR,                            [0x32] = INSN_RDMSR,
+    [0xa2] = INSN_CPUID,
     [0xa3] = INSN_BT | EV_GV,                       [0xab] = INSN_BTS | EV_GV,
     [0xb3] = INSN_BTR | EV_GV,                      [0xbb] = INSN_BTC | EV_GV,
     [0xb0 ... 0xb1] = INSN_CMPXCHG | E_G,           [0xb6] = INSN_MOVZX | F_MODRM | MEM(1),
@@ -136,50 +116,7 @@ static const u32 two_byte[256] = {
     [0xc3] = INSN_MOV | EV_GV | F_MEM | F_NP | SIZE(Y),
     [0xc7] = GROUP(CX8) | F_MODRM,
 };
-
-/* 0F 01 with ModRM C0..FF: all of ModRM is opcode. Indexed by ModRM & 3Fh. */
-static const u32 system_0f01[64] = {
-    [0x01] = INSN_VMCALL | F_NP,                    [0x02] = INSN_VMLAUNCH | F_NP,
-    [0x03] = INSN_VMRESUME | F_NP,                  [0x04] = INSN_VMXOFF | F_NP,
-    [0x08] = INSN_MONITOR | F_NP,                   [0x09] = INSN_MWAIT | F_NP,
-    [0x10] = INSN_XGETBV | F_NP,                    [0x11] = INSN_XSETBV | F_NP,
-    [0x14] = INSN_VMFUNC | F_NP,                    [0x18] = INSN_VMRUN,
-    [0x19] = INSN_VMMCALL,                          [0x1a] = INSN_VMLOAD,
-    [0x1b] = INSN_VMSAVE,                           [0x1c] = INSN_STGI,
-    [0x1d] = INSN_CLGI,                             [0x1e] = INSN_SKINIT,
-    [0x1f] = INSN_INVLPGA,                          [0x20 ... 0x27] = INSN_SMSW | F_MODRM | F_DST,
-    [0x30 ... 0x37] = INSN_LMSW | F_MODRM | SIZE(2),
-    [0x39] = INSN_RDTSCP,                           [0x3a] = INSN_MONITOR | F_NP,
-    [0x3b] = INSN_MWAIT | F_NP,                     [0x3d] = INSN_RDPRU,
-};
 /* clang-format on */
-
-/* SSE and MMX loads and stores: the size in bytes by mandatory prefix (none, 66h, F3h, F2h). */
-#define VEC_MMX     0x80
-#define VEC_ALIGNED 0x40
-#define VEC_Y       0x20 /* KIND_Y instead of a fixed size */
-#define VEC_BYTES   0x1f
-#define A16         (16 | VEC_ALIGNED)
-
-static const struct vec_form {
-    u16 opcode;
-    bool store;
-    u8 size[4];
-} vec_forms[] = {
-    {0x0f10, false, {16, 16, 4, 8}},           /* MOVUPS MOVUPD MOVSS MOVSD */
-    {0x0f11, true, {16, 16, 4, 8}},            /* same */
-    {0x0f28, false, {A16, A16}},               /* MOVAPS MOVAPD */
-    {0x0f29, true, {A16, A16}},                /* same */
-    {0x0f2b, true, {A16, A16}},                /* MOVNTPS MOVNTPD */
-    {0x0f6e, false, {VEC_Y | VEC_MMX, VEC_Y}}, /* MOVD, MOVQ */
-    {0x0f6f, false, {8 | VEC_MMX, A16, 16}},   /* MOVQ MOVDQA MOVDQU */
-    {0x0f7e, true, {VEC_Y | VEC_MMX, VEC_Y}},  /* MOVD, MOVQ */
-    {0x0f7e, false, {0, 0, 8}},                /* MOVQ */
-    {0x0f7f, true, {8 | VEC_MMX, A16, 16}},    /* MOVQ MOVDQA MOVDQU */
-    {0x0fd6, true, {0, 8}},                    /* MOVQ */
-    {0x0fe7, true, {8 | VEC_MMX, A16}},        /* MOVNTQ MOVNTDQ */
-    {0x382a, false, {0, A16}},                 /* MOVNTDQA */
-};
 
 struct decoder {
     const u8 *bytes;
@@ -209,9 +146,8 @@ static u64 fetch(struct decoder *d, u8 size)
         d->overrun = true;
         return 0;
     }
-    for (u8 i = 0; i < size; i++) {
+    for (u8 i = 0; i < size; i++)
         value |= (u64)d->bytes[d->pos++] << (8 * i);
-    }
     return value;
 }
 
@@ -234,15 +170,6 @@ static u64 truncate(u64 value, u8 size)
     return size < 8 ? value & (BIT(8 * size) - 1) : value;
 }
 
-/* Which of the four mandatory-prefix columns applies: none, 66h, F3h, F2h. */
-static u8 mandatory_prefix(const struct decoder *d)
-{
-    if (d->rep) {
-        return d->rep == 0xf3 ? 2 : 3;
-    }
-    return d->has_66;
-}
-
 /* Reads prefixes and returns the first opcode byte. A REX counts only right before the opcode. In
  * 64-bit mode ES, CS, SS and DS overrides do nothing, not even undo FS or GS (APM vol. 3, 1.2.4).
  */
@@ -257,40 +184,22 @@ static u8 decode_prefixes(struct decoder *d, struct insn *insn)
             d->rex = byte;
             continue;
         }
-        if ((byte & 0xe7) == 0x26) {
+        if ((byte & 0xe7) == 0x26)
             d->seg = long_mode ? d->seg : byte >> 3 & 3;
-        } else if ((byte & 0xfe) == 0x64) {
+        else if ((byte & 0xfe) == 0x64)
             d->seg = INSN_FS + (byte & 1);
-        } else if (byte == 0x66) {
+        else if (byte == 0x66)
             d->has_66 = true;
-        } else if (byte == 0x67) {
+        else if (byte == 0x67)
             insn->addr_size = insn->mode == INSN_MODE_32 ? 2 : 4;
-        } else if (byte == 0xf0) {
+        else if (byte == 0xf0)
             d->lock = true;
-        } else if ((byte & 0xfe) == 0xf2) {
+        else if ((byte & 0xfe) == 0xf2)
             d->rep = byte;
-        } else {
+        else
             return byte;
-        }
         d->rex = 0;
     }
-}
-
-/* The table entry of an SSE or MMX load or store that the opcode and prefixes name, or 0. */
-static u32 vec_entry(const struct decoder *d, struct insn *insn)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(vec_forms); i++) {
-        const struct vec_form *form = &vec_forms[i];
-        u8 size = form->size[mandatory_prefix(d)];
-
-        if (form->opcode == d->opcode && size) {
-            insn->vec_mmx = size & VEC_MMX;
-            insn->vec_aligned = size & VEC_ALIGNED;
-            insn->op_size = size & VEC_BYTES; /* 0: KIND_Y */
-            return INSN_VEC | F_MODRM | SIZE(Y) | (form->store ? F_DST : 0);
-        }
-    }
-    return 0;
 }
 
 /* Finds the table entry of the opcode, or 0. Entries with ModRM have it in d->modrm afterwards. */
@@ -300,31 +209,23 @@ static u32 decode_opcode(struct decoder *d, struct insn *insn)
 
     d->opcode = decode_prefixes(d, insn);
     entry = one_byte[d->opcode];
-    if (d->opcode == 0x90) {
-        return d->rep == 0xf3 ? INSN_PAUSE : 0;
-    }
-    if (d->opcode == 0x63 && insn->mode != INSN_MODE_64) {
+    if (d->opcode == 0x63 && insn->mode != INSN_MODE_64)
         return 0; /* ARPL */
-    }
     if (d->opcode == 0x0f) {
         d->opcode = 0x0f00 | fetch(d, 1);
         entry = two_byte[d->opcode & 0xff];
     }
+    if (d->opcode == 0x0f01) {
+        d->modrm = fetch(d, 1); /* all of it is opcode */
+        return d->modrm == 0xd1 ? INSN_XSETBV | F_NP : d->modrm == 0xd9 ? INSN_VMMCALL : 0;
+    }
     if (d->opcode == 0x0f38) {
         d->opcode = 0x3800 | fetch(d, 1);
-        if ((d->opcode & 0xfe) == 0xf0 && !d->rep) {
+        if ((d->opcode & 0xfe) == 0xf0 && !d->rep)
             entry = INSN_MOVBE | F_MODRM | F_MEM | (d->opcode & 1 ? F_DST : 0);
-        }
     }
-    if (!entry && d->opcode > 0xff) {
-        entry = vec_entry(d, insn);
-    }
-    if (entry & F_MODRM) {
+    if (entry & F_MODRM)
         d->modrm = fetch(d, 1);
-    }
-    if (d->opcode == 0x0f01 && d->modrm >= 0xc0) {
-        return system_0f01[d->modrm & 0x3f];
-    }
     if (entry & F_GROUP) {
         u32 member = groups[entry & OP_MASK][d->modrm >> 3 & 7];
 
@@ -336,20 +237,17 @@ static u32 decode_opcode(struct decoder *d, struct insn *insn)
 static u8 resolve_size(const struct decoder *d, const struct insn *insn, u8 kind)
 {
     static const u8 sizes[][2] = {
-        [KIND_Y] = {4, 8}, [KIND_PAIR] = {8, 16}, [KIND_1] = {1, 1},      [KIND_2] = {2, 2},
-        [KIND_4] = {4, 4}, [KIND_NAT] = {4, 8},   [KIND_TABLE] = {6, 10}, [KIND_ADDR] = {0, 0},
+        [KIND_Y] = {4, 8}, [KIND_PAIR] = {8, 16}, [KIND_1] = {1, 1},
+        [KIND_2] = {2, 2}, [KIND_4] = {4, 4},     [KIND_NAT] = {4, 8},
     };
     bool wide = d->rex & REX_W, long_mode = insn->mode == INSN_MODE_64;
 
-    if (kind >= KIND_Y) {
-        return sizes[kind][kind >= KIND_NAT ? long_mode : wide];
-    }
-    if ((kind == KIND_BV || kind == KIND_BZ) && !(d->opcode & 1)) {
+    if (kind >= KIND_Y)
+        return sizes[kind][kind == KIND_NAT ? long_mode : wide];
+    if ((kind == KIND_BV || kind == KIND_BZ) && !(d->opcode & 1))
         return 1;
-    }
-    if (wide || (kind == KIND_PUSH && long_mode && !d->has_66)) {
+    if (wide || (kind == KIND_PUSH && long_mode && !d->has_66))
         return kind == KIND_BZ ? 4 : 8;
-    }
     return (insn->mode == INSN_MODE_16) != d->has_66 ? 2 : 4;
 }
 
@@ -372,12 +270,10 @@ static void decode_memory16(struct decoder *d, struct insn *insn)
         return;
     }
     insn->base = bases[rm];
-    if (rm < 4) {
+    if (rm < 4)
         insn->index = rm & 1 ? 7 : 6; /* DI SI */
-    }
-    if (mod) {
+    if (mod)
         insn->disp = sign_extend(fetch(d, mod), mod);
-    }
 }
 
 static void decode_memory(struct decoder *d, struct insn *insn)
@@ -400,9 +296,8 @@ static void decode_memory(struct decoder *d, struct insn *insn)
     } else {
         insn->base = base | (d->rex & REX_B ? 8 : 0);
     }
-    if (disp_size) {
+    if (disp_size)
         insn->disp = sign_extend(fetch(d, disp_size), disp_size);
-    }
 }
 
 static void decode_modrm(struct decoder *d, struct insn *insn, u32 entry)
@@ -413,20 +308,18 @@ static void decode_modrm(struct decoder *d, struct insn *insn, u32 entry)
     } else if (insn->op >= INSN_ROL && insn->op <= INSN_SAR) {
         insn->reg = 1; /* CL */
     }
-    if (insn->op == INSN_MOV_SREG || insn->vec_mmx) {
+    if (insn->op == INSN_MOV_SREG)
         insn->reg &= 7; /* eight registers: REX.R is ignored */
-    }
     if (d->modrm >= 0xc0 || (entry & F_REG)) {
         insn->rm = (d->modrm & 7) | (d->rex & REX_B ? 8 : 0);
         byte_register(d, insn->mem_size, &insn->rm, &insn->rm_high);
         return;
     }
     insn->has_mem = true;
-    if (insn->addr_size == 2) {
+    if (insn->addr_size == 2)
         decode_memory16(d, insn);
-    } else {
+    else
         decode_memory(d, insn);
-    }
 }
 
 static void decode_immediate(struct decoder *d, struct insn *insn, u32 entry)
@@ -448,16 +341,14 @@ static void decode_immediate(struct decoder *d, struct insn *insn, u32 entry)
     }
 }
 
-_Static_assert(INSN_INVLPG < 64, "operations with a memory operand must fit into a bit mask");
+_Static_assert(INSN_MOV_CR < 64, "operations with a memory operand must fit into a bit mask");
 
 /* Fills in the rest of the memory operand: string registers, segment, direction of access. */
 static void decode_access(const struct decoder *d, struct insn *insn, u32 entry)
 {
     const u64 first_not_written = BIT(INSN_CMP) | BIT(INSN_TEST) | BIT(INSN_BT);
     const u64 first_not_read = BIT(INSN_MOV) | BIT(INSN_MOVBE) | BIT(INSN_MOV_SREG) |
-                               BIT(INSN_VEC) | BIT(INSN_POP) | BIT(INSN_STOS) | BIT(INSN_INS) |
-                               BIT(INSN_SMSW) | BIT(INSN_SGDT) | BIT(INSN_SIDT) | BIT(INSN_SLDT) |
-                               BIT(INSN_STR);
+                               BIT(INSN_POP) | BIT(INSN_STOS) | BIT(INSN_INS);
 
     if (entry & (F_SI | F_DI)) {
         insn->has_mem = true;
@@ -466,40 +357,31 @@ static void decode_access(const struct decoder *d, struct insn *insn, u32 entry)
         insn->repne = d->rep == 0xf2;
     }
     insn->seg = insn->base == 4 || insn->base == 5 ? INSN_SS : INSN_DS;
-    if (entry & F_DI) {
+    if (entry & F_DI)
         insn->seg = INSN_ES;
-    } else if (d->seg != INSN_NO_REG) {
+    else if (d->seg != INSN_NO_REG)
         insn->seg = d->seg;
-    }
-    if (insn->has_mem && insn->mem_size) {
+    if (insn->has_mem) {
         insn->mem_write = insn->rm_is_dst && !(first_not_written >> insn->op & 1);
         insn->mem_read = !insn->rm_is_dst || !(first_not_read >> insn->op & 1);
     }
 }
 
-/* Refuses what the tables cannot say. Returns 0, -E_INVAL or -E_OPNOTSUPP. */
+/* Refuses what the tables cannot say. Returns 0 or -E_INVAL. */
 static int check(const struct decoder *d, const struct insn *insn, u32 entry)
 {
     const u64 lockable = (BIT(INSN_CMP) - BIT(INSN_ADD)) | (BIT(INSN_TEST) - BIT(INSN_BTS)) |
                          (BIT(INSN_MOV) - BIT(INSN_NOT));
 
-    if (insn->op == INSN_VEC && !insn->has_mem) {
-        return -E_OPNOTSUPP;
-    }
-    if (d->lock && !(insn->mem_write && (lockable >> insn->op & 1))) {
+    if (d->lock && !(insn->mem_write && (lockable >> insn->op & 1)))
         return -E_INVAL;
-    }
-    if (((entry & F_MEM) && !insn->has_mem) || ((entry & F_NO64) && insn->mode == INSN_MODE_64) ||
-        ((entry & F_NP) && mandatory_prefix(d))) {
+    if (((entry & F_MEM) && !insn->has_mem) || ((entry & F_NP) && (d->has_66 || d->rep)))
         return -E_INVAL;
-    }
     switch (insn->op) {
     case INSN_MOV_CR:
         return 0x11d >> insn->reg & 1 ? 0 : -E_INVAL; /* 0 2 3 4 8 */
-    case INSN_MOV_DR:
-        return insn->reg < 8 ? 0 : -E_INVAL;
     case INSN_MOV_SREG:
-        return insn->reg <= INSN_GS && (insn->rm_is_dst || insn->reg != INSN_CS) ? 0 : -E_INVAL;
+        return insn->reg <= INSN_GS ? 0 : -E_INVAL;
     default:
         return 0;
     }
@@ -517,20 +399,16 @@ int insn_decode(struct insn *insn, const u8 *bytes, size_t len, enum insn_mode m
         insn->op = entry & OP_MASK;
         insn->lock = d.lock;
         insn->rm_is_dst = entry & F_DST;
-        if (!insn->op_size) {
-            insn->op_size = resolve_size(&d, insn, SIZE_KIND(entry));
-        }
+        insn->op_size = resolve_size(&d, insn, SIZE_KIND(entry));
         insn->mem_size = MEM_KIND(entry) ? resolve_size(&d, insn, MEM_KIND(entry)) : insn->op_size;
-        if (entry & F_MODRM) {
+        if (entry & F_MODRM)
             decode_modrm(&d, insn, entry);
-        }
         decode_immediate(&d, insn, entry);
         decode_access(&d, insn, entry);
         insn->length = d.pos;
     }
-    if (d.overrun) {
+    if (d.overrun)
         return len < INSN_MAX_LENGTH ? -E_AGAIN : -E_INVAL;
-    }
     return entry ? check(&d, insn, entry) : -E_OPNOTSUPP;
 }
 
@@ -538,18 +416,14 @@ u64 insn_effective_address(const struct insn *insn, const u64 gprs[16], u64 rip,
 {
     u64 offset = (u64)insn->disp;
 
-    if (insn->rip_relative) {
+    if (insn->rip_relative)
         offset += rip + insn->length;
-    }
-    if (insn->base != INSN_NO_REG) {
+    if (insn->base != INSN_NO_REG)
         offset += gprs[insn->base];
-    }
-    if (insn->index != INSN_NO_REG) {
+    if (insn->index != INSN_NO_REG)
         offset += gprs[insn->index] * insn->scale;
-    }
-    if (insn->op == INSN_POP && insn->base == 4) {
+    if (insn->op == INSN_POP && insn->base == 4)
         offset += insn->op_size;
-    }
     if (insn->op >= INSN_BT && insn->op <= INSN_BTC && !insn->has_imm) {
         s64 bit = sign_extend(gprs[insn->reg], insn->op_size);
 
@@ -593,9 +467,8 @@ static u64 alu_shift(enum insn_op op, u64 value, u8 count, u8 size, u64 *rflags)
     u64 carry = *rflags & FLAG_CF, flags, before = value;
 
     count &= size == 8 ? 63 : 31;
-    if (!count) {
+    if (!count)
         return value;
-    }
     for (; count; count--) {
         u64 out = left ? value >> top & 1 : value & 1;
         u64 in = op == INSN_ROL || op == INSN_ROR   ? out
@@ -641,12 +514,10 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
 
     dst = truncate(dst, size);
     src = truncate(src, size);
-    if (op >= INSN_ROL && op <= INSN_SAR) {
+    if (op >= INSN_ROL && op <= INSN_SAR)
         return alu_shift(op, dst, (u8)src, size, rflags);
-    }
-    if (op >= INSN_BT && op <= INSN_BTC) {
+    if (op >= INSN_BT && op <= INSN_BTC)
         return alu_bit(op, dst, src, size, rflags);
-    }
     if (op == INSN_NEG) {
         src = dst;
         dst = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Instruction decoder: the length of the instructions that Socle intercepts, and the full meaning
+/* Instruction decoder: the length of the instructions that Socle executes, and the full meaning
  * of those that may access emulated memory (MMIO). Pure functions on bytes and numbers, without
  * state or side effects; anyone may call them. Reading guest memory and writing registers is the
  * caller's work. */
@@ -53,8 +53,7 @@ enum insn_op {
     INSN_MOVZX,
     INSN_MOVSX, /* and MOVSXD */
     INSN_MOVBE,
-    INSN_MOV_SREG, /* reg is an enum insn_seg */
-    INSN_VEC, /* SSE or MMX load or store of mem_size bytes; a load clears the rest of xmm[reg] */
+    INSN_MOV_SREG, /* to memory; reg is an enum insn_seg */
     INSN_PUSH,
     INSN_POP,
     INSN_MOVS, /* memory operand: seg:rSI, and a second one: ES:rDI */
@@ -64,59 +63,16 @@ enum insn_op {
     INSN_SCAS,
     INSN_INS,
     INSN_OUTS,
-    INSN_IN, /* the port is imm, or DX when !has_imm */
-    INSN_OUT,
     /* System. */
     INSN_MOV_CR, /* reg is the control register's number, rm the general register's */
-    INSN_MOV_DR,
-    INSN_CLTS,
-    INSN_LMSW,
-    INSN_SMSW,
-    INSN_SGDT,
-    INSN_SIDT,
-    INSN_LGDT,
-    INSN_LIDT,
-    INSN_SLDT,
-    INSN_STR,
-    INSN_LLDT,
-    INSN_LTR,
-    INSN_INVLPG, /* has an address but no access: mem_size is 0 */
-    INSN_INVLPGA,
     INSN_CPUID,
     INSN_HLT,
-    INSN_PAUSE,
     INSN_INVD,
     INSN_WBINVD, /* and WBNOINVD */
     INSN_RDMSR,
     INSN_WRMSR,
-    INSN_RDTSC,
-    INSN_RDTSCP,
-    INSN_RDPMC,
-    INSN_RDPRU,
-    INSN_XGETBV,
     INSN_XSETBV,
-    INSN_MONITOR, /* and MONITORX: seg is that of the address in rAX */
-    INSN_MWAIT,   /* and MWAITX */
-    INSN_INT3,
-    INSN_INT,
-    INSN_INTO,
-    INSN_ICEBP,
-    INSN_IRET,
-    INSN_PUSHF,
-    INSN_POPF,
-    INSN_RSM,
-    INSN_VMCALL,
-    INSN_VMLAUNCH,
-    INSN_VMRESUME,
-    INSN_VMXOFF,
-    INSN_VMFUNC,
-    INSN_VMRUN,
     INSN_VMMCALL,
-    INSN_VMLOAD,
-    INSN_VMSAVE,
-    INSN_STGI,
-    INSN_CLGI,
-    INSN_SKINIT,
 };
 
 /* General registers are numbered as in hardware: rax rcx rdx rbx rsp rbp rsi rdi r8..r15. */
@@ -139,15 +95,13 @@ struct insn {
     bool reg_high;  /* reg is AH, CH, DH or BH: bits 15:8 of rax..rbx; reg is then 0..3 */
     bool rm_high;   /* same for rm */
     bool rip_relative; /* base is the next instruction's address */
-    bool vec_mmx;      /* INSN_VEC: reg is an MMX register, not an XMM one */
-    bool vec_aligned;  /* INSN_VEC: #GP when the address is not a multiple of mem_size */
     u8 reg;            /* register operand (rAX where it is implied) */
     u8 rm;             /* second register operand, when it could be memory but !has_mem */
     u8 base;           /* or INSN_NO_REG */
     u8 index;          /* or INSN_NO_REG */
     u8 scale;          /* 1, 2, 4 or 8 */
     s64 disp;          /* sign-extended */
-    u64 imm; /* sign-extended, but port, vector, shift count and bit number zero-extended */
+    u64 imm;           /* sign-extended, but shift count and bit number zero-extended */
 };
 
 /* Decodes the instruction at bytes[0..len) into *insn. Bytes past its end never matter. Returns 0,

@@ -60,8 +60,6 @@ static const char *const names[] = {
     [INSN_MOVSX] = "movsx movsxd",
     [INSN_MOVBE] = "movbe",
     [INSN_MOV_SREG] = "mov",
-    [INSN_VEC] = "movups movupd movss movsd movaps movapd movntps movntpd movd movq movdqa movdqu "
-                 "movntq movntdq movntdqa",
     [INSN_PUSH] = "push",
     [INSN_POP] = "pop",
     [INSN_MOVS] = "movsb movsw movsd movsq",
@@ -71,58 +69,15 @@ static const char *const names[] = {
     [INSN_SCAS] = "scasb scasw scasd scasq",
     [INSN_INS] = "insb insw insd",
     [INSN_OUTS] = "outsb outsw outsd",
-    [INSN_IN] = "in",
-    [INSN_OUT] = "out",
     [INSN_MOV_CR] = "mov",
-    [INSN_MOV_DR] = "mov",
-    [INSN_CLTS] = "clts",
-    [INSN_LMSW] = "lmsw",
-    [INSN_SMSW] = "smsw",
-    [INSN_SGDT] = "sgdt",
-    [INSN_SIDT] = "sidt",
-    [INSN_LGDT] = "lgdt",
-    [INSN_LIDT] = "lidt",
-    [INSN_SLDT] = "sldt",
-    [INSN_STR] = "str",
-    [INSN_LLDT] = "lldt",
-    [INSN_LTR] = "ltr",
-    [INSN_INVLPG] = "invlpg",
-    [INSN_INVLPGA] = "invlpga",
     [INSN_CPUID] = "cpuid",
     [INSN_HLT] = "hlt",
-    [INSN_PAUSE] = "pause",
     [INSN_INVD] = "invd",
     [INSN_WBINVD] = "wbinvd wbnoinvd",
     [INSN_RDMSR] = "rdmsr",
     [INSN_WRMSR] = "wrmsr",
-    [INSN_RDTSC] = "rdtsc",
-    [INSN_RDTSCP] = "rdtscp",
-    [INSN_RDPMC] = "rdpmc",
-    [INSN_RDPRU] = "rdpru",
-    [INSN_XGETBV] = "xgetbv",
     [INSN_XSETBV] = "xsetbv",
-    [INSN_MONITOR] = "monitor monitorx",
-    [INSN_MWAIT] = "mwait mwaitx",
-    [INSN_INT3] = "int3",
-    [INSN_INT] = "int",
-    [INSN_INTO] = "into",
-    [INSN_ICEBP] = "int1",
-    [INSN_IRET] = "iret iretd iretq",
-    [INSN_PUSHF] = "pushf pushfd pushfq",
-    [INSN_POPF] = "popf popfd popfq",
-    [INSN_RSM] = "rsm",
-    [INSN_VMCALL] = "vmcall",
-    [INSN_VMLAUNCH] = "vmlaunch",
-    [INSN_VMRESUME] = "vmresume",
-    [INSN_VMXOFF] = "vmxoff",
-    [INSN_VMFUNC] = "vmfunc",
-    [INSN_VMRUN] = "vmrun",
     [INSN_VMMCALL] = "vmmcall",
-    [INSN_VMLOAD] = "vmload",
-    [INSN_VMSAVE] = "vmsave",
-    [INSN_STGI] = "stgi",
-    [INSN_CLGI] = "clgi",
-    [INSN_SKINIT] = "skinit",
 };
 
 static bool named[ARRAY_SIZE(names)][ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -150,7 +105,7 @@ static int setup(void **state)
             if (word_in(names[op], ZydisMnemonicGetString(m))) {
                 named[op][m] = true;
                 supported[m] = true;
-                intercepted[m] |= op >= INSN_IN && op != INSN_MOV_CR && op != INSN_MOV_DR;
+                intercepted[m] |= op >= INSN_CPUID;
             }
         }
     }
@@ -188,7 +143,6 @@ static u8 register_number(ZydisRegister reg, bool *high)
 static const char *differs_memory(const struct insn *insn, const ZydisDecodedOperand *op)
 {
     bool high, rip = op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP;
-    bool address_only = insn->op == INSN_INVLPG;
 
     if (!insn->has_mem) {
         return "no memory operand";
@@ -211,16 +165,16 @@ static const char *differs_memory(const struct insn *insn, const ZydisDecodedOpe
     if (insn->seg != ZydisRegisterGetId(op->mem.segment)) {
         return "segment";
     }
-    if (!address_only && insn->mem_size * 8 != op->size) {
+    if (insn->mem_size * 8 != op->size) {
         return "mem_size";
     }
     if (insn->op == INSN_MOVS || insn->op == INSN_CMPS) {
         return NULL; /* two operands: seen to by differs() */
     }
-    if (!address_only && insn->mem_read != !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_READ)) {
+    if (insn->mem_read != !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_READ)) {
         return "mem_read";
     }
-    if (!address_only && insn->mem_write != !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+    if (insn->mem_write != !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
         return "mem_write";
     }
     return NULL;
@@ -262,19 +216,13 @@ static const char *differs_register(const struct insn *insn, const struct refere
         high != (is_rm ? insn->rm_high : insn->reg_high)) {
         return is_rm ? "rm" : "reg";
     }
-    if (insn->op == INSN_VEC || ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT) {
-        bool mmx = ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_MMX;
-
-        return mmx == insn->vec_mmx ? NULL : "vec_mmx";
+    if (ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT) {
+        return NULL;
     }
     if (is_rm && ref->insn.mnemonic == ZYDIS_MNEMONIC_MOVSXD) {
         return NULL; /* 66 MOVSXD: Zydis has 2 bytes of a register, but 4 of memory, as we */
     }
-    if (op->size !=
-        8 * (is_rm && insn->op != INSN_SMSW && insn->op != INSN_SLDT && insn->op != INSN_STR &&
-                     !(insn->op == INSN_MOV_SREG && insn->rm_is_dst)
-                 ? insn->mem_size
-                 : insn->op_size)) {
+    if (op->size != 8 * (is_rm && insn->op != INSN_MOV_SREG ? insn->mem_size : insn->op_size)) {
         return is_rm ? "size of rm" : "size of reg";
     }
     return NULL;
@@ -316,21 +264,9 @@ static const char *differs(const struct insn *insn, const struct reference *ref)
     if (insn->addr_size * 8 != ref->insn.address_width) {
         return "addr_size";
     }
-    if ((insn->op == INSN_PUSHF || insn->op == INSN_POPF || insn->op == INSN_IRET) &&
-        insn->op_size * 8 != ref->insn.operand_width) {
-        return "op_size";
-    }
-    if ((insn->op == INSN_IN || insn->op == INSN_OUT) &&
-        insn->op_size * 8 != ref->operands[insn->op == INSN_OUT].size) {
-        return "port size";
-    }
     if (insn->rep != (string && (ref->insn.attributes & repeats)) ||
         insn->repne != !!(ref->insn.attributes & ZYDIS_ATTRIB_HAS_REPNE)) {
         return "rep";
-    }
-    if (insn->op == INSN_VEC &&
-        insn->vec_aligned != (ref->insn.meta.exception_class == ZYDIS_EXCEPTION_CLASS_SSE1)) {
-        return "vec_aligned";
     }
     for (u8 i = 0; i < ref->insn.operand_count; i++) {
         const ZydisDecodedOperand *op = &ref->operands[i];
@@ -373,13 +309,23 @@ static const char *differs(const struct insn *insn, const struct reference *ref)
     return imm != insn->has_imm ? "has_imm" : NULL;
 }
 
+/* The same names for other instructions, loads of segment registers, and an encoding that nobody
+ * uses: not among what we promise. */
+static bool left_out(const ZydisDecodedInstruction *insn)
+{
+    bool first_map = insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+
+    if (insn->mnemonic == ZYDIS_MNEMONIC_CMPSD || insn->mnemonic == ZYDIS_MNEMONIC_MOVSD) {
+        return !first_map;
+    }
+    return first_map && (insn->opcode == 0x82 || insn->opcode == 0x8e);
+}
+
 /* Whether we promise to decode what Zydis has decoded. */
 static bool must_accept(const struct reference *ref)
 {
-    bool cmpsd_sse =
-        ref->insn.mnemonic == ZYDIS_MNEMONIC_CMPSD && ref->insn.opcode_map == ZYDIS_OPCODE_MAP_0F;
-
-    if (!ref->valid || ref->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || cmpsd_sse) {
+    if (!ref->valid || ref->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        left_out(&ref->insn)) {
         return false;
     }
     if (intercepted[ref->insn.mnemonic]) {
@@ -393,7 +339,7 @@ static bool must_accept(const struct reference *ref)
 
         if ((op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
              op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) ||
-            class == ZYDIS_REGCLASS_CONTROL || class == ZYDIS_REGCLASS_DEBUG) {
+            class == ZYDIS_REGCLASS_CONTROL) {
             return true;
         }
     }
@@ -490,8 +436,8 @@ static void test_against_zydis(void **state)
             n += map[0];
             bytes[n] = i >> 8;
             bytes[n + 1] = i;
-            if (map[0] == 2 && i % 8) { /* of 0F 38 we know three */
-                bytes[n] = "\x2a\xf0\xf1"[random_u64() % 3];
+            if (map[0] == 2 && i % 8) { /* of 0F 38 we know two */
+                bytes[n] = "\xf0\xf1"[random_u64() % 2];
             }
             wrong = compare(bytes, m, &decoder);
             if (wrong) {
@@ -572,17 +518,14 @@ static void test_errors(void **state)
     assert_int_equal(DECODE(FOURTEEN_66 "\xf4", INSN_MODE_64), 0);
     assert_int_equal(DECODE(FOURTEEN_66 "\x0f\xa2", INSN_MODE_64), -E_INVAL);
     assert_int_equal(DECODE(FOURTEEN_66 "\x66\x66", INSN_MODE_64), -E_INVAL);
-    assert_int_equal(DECODE("\xf0\x01\x00", INSN_MODE_64), 0);        /* lock add [rax], eax */
-    assert_int_equal(DECODE("\xf0\x03\x00", INSN_MODE_64), -E_INVAL); /* lock add eax, [rax] */
-    assert_int_equal(DECODE("\xf0\x01\xc0", INSN_MODE_64), -E_INVAL); /* lock add eax, eax */
-    assert_int_equal(DECODE("\xf0\x39\x00", INSN_MODE_64), -E_INVAL); /* lock cmp [rax], eax */
-    assert_int_equal(DECODE("\x0f\x22\xc8", INSN_MODE_64), -E_INVAL); /* mov cr1, rax */
-    assert_int_equal(DECODE("\x8e\x08", INSN_MODE_64), -E_INVAL);     /* mov cs, [rax] */
-    assert_int_equal(DECODE("\x82\x00\x01", INSN_MODE_64), -E_INVAL);
-    assert_int_equal(DECODE("\x82\x00\x01", INSN_MODE_32), 0);
+    assert_int_equal(DECODE("\xf0\x01\x00", INSN_MODE_64), 0);            /* lock add [rax], eax */
+    assert_int_equal(DECODE("\xf0\x03\x00", INSN_MODE_64), -E_INVAL);     /* lock add eax, [rax] */
+    assert_int_equal(DECODE("\xf0\x01\xc0", INSN_MODE_64), -E_INVAL);     /* lock add eax, eax */
+    assert_int_equal(DECODE("\xf0\x39\x00", INSN_MODE_64), -E_INVAL);     /* lock cmp [rax], eax */
+    assert_int_equal(DECODE("\x0f\x22\xc8", INSN_MODE_64), -E_INVAL);     /* mov cr1, rax */
+    assert_int_equal(DECODE("\x8e\x08", INSN_MODE_64), -E_OPNOTSUPP);     /* mov cs, [rax] */
     assert_int_equal(DECODE("\xe8\0\0\0\0", INSN_MODE_64), -E_OPNOTSUPP); /* call */
     assert_int_equal(DECODE("\x90", INSN_MODE_64), -E_OPNOTSUPP);         /* nop */
-    assert_int_equal(DECODE("\xf3\x90", INSN_MODE_64), 0);                /* pause */
 }
 
 /* ---- arithmetic against this processor ---- */
