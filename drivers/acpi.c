@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* RSDP, RSDT or XSDT, MADT, FADT, HPET. References: ACPI specification 6.5; IA-PC HPET
- * specification 1.0a. */
+/* RSDP, RSDT or XSDT, MADT, FADT. Reference: ACPI specification 6.5. */
 #include "drivers/acpi.h"
 
 #include "core/errno.h"
@@ -15,7 +14,6 @@
 #define BIOS_AREA     0xe0000
 #define BIOS_AREA_END 0x100000
 #define EBDA_SEGMENT  0x40e
-#define SPACE_MEMORY  0
 #define SPACE_PORT    1
 
 static u8 sum(const u8 *p, size_t len)
@@ -143,13 +141,6 @@ static void add_cpu(struct acpi_info *info, u32 apic_id, bool enabled)
     info->cpus[info->cpu_count++] = (struct acpi_cpu){apic_id, enabled};
 }
 
-static void add_ioapic(struct acpi_info *info, const u8 *p)
-{
-    if (info->ioapic_count < ACPI_MAX_IOAPICS)
-        info->ioapics[info->ioapic_count++] =
-            (struct acpi_ioapic){.id = p[2], .addr = load_u32(p + 4), .gsi_base = load_u32(p + 8)};
-}
-
 /* One entry of the MADT (ACPI 6.5, 5.2.12), of which the first len bytes are at p. */
 static void madt_entry(struct acpi_info *info, const u8 *p, u32 len)
 {
@@ -157,14 +148,6 @@ static void madt_entry(struct acpi_info *info, const u8 *p, u32 len)
     case 0: /* local APIC; id 0xff marks an unused entry */
         if (len >= 8 && p[3] != 0xff)
             add_cpu(info, p[3], p[4] & 1);
-        break;
-    case 1: /* IO APIC */
-        if (len >= 12)
-            add_ioapic(info, p);
-        break;
-    case 5: /* local APIC address override */
-        if (len >= 12)
-            info->lapic = load_u64(p + 4);
         break;
     case 9: /* local x2APIC */
         if (len >= 16 && load_u32(p + 4) != 0xffffffff)
@@ -179,9 +162,8 @@ static int parse_madt(const struct acpi_root *root, struct acpi_info *info)
     u32 len, entry_len;
     u8 entry[16] = {0};
 
-    if (acpi_find_table(root, "APIC", &pa, &len) || len < 44 || !root->read(pa + 36, entry, 4))
+    if (acpi_find_table(root, "APIC", &pa, &len) || len < 44)
         return -E_NOENT;
-    info->lapic = load_u32(entry);
     for (u32 at = 44; at + 2 <= len; at += entry_len) {
         if (!root->read(pa + at, entry, 2))
             break;
@@ -208,25 +190,12 @@ static void parse_fadt(const struct acpi_root *root, struct acpi_info *info)
     if (p[91] == 4) /* PM_TMR_LEN */
         info->pm_timer_port = (u16)load_u32(p + 76);
     if (p[208] == SPACE_PORT && load_u64(p + 212) && load_u64(p + 212) <= 0xfffc)
-        info->pm_timer_port = (u16)load_u64(p + 212);  /* X_PM_TMR_BLK */
-    info->pm_timer_32bit = load_u32(p + 112) & BIT(8); /* TMR_VAL_EXT */
-}
-
-static void parse_hpet(const struct acpi_root *root, struct acpi_info *info)
-{
-    u8 base[12];
-    paddr_t pa;
-    u32 len;
-
-    if (!acpi_find_table(root, "HPET", &pa, &len) && len >= 52 &&
-        root->read(pa + 40, base, sizeof(base)) && base[0] == SPACE_MEMORY)
-        info->hpet = load_u64(base + 4);
+        info->pm_timer_port = (u16)load_u64(p + 212); /* X_PM_TMR_BLK */
 }
 
 int acpi_parse(const struct acpi_root *root, struct acpi_info *info)
 {
     memset(info, 0, sizeof(*info));
     parse_fadt(root, info);
-    parse_hpet(root, info);
     return parse_madt(root, info);
 }

@@ -6,8 +6,7 @@
 
 #include "core/types.h"
 
-#define ACPI_MAX_CPUS    512
-#define ACPI_MAX_IOAPICS 16
+#define ACPI_MAX_CPUS 512
 
 /* Copies physical memory; false where it can't be read. */
 typedef bool (*phys_read_fn)(paddr_t pa, void *buf, size_t len);
@@ -25,21 +24,10 @@ struct acpi_cpu {
     bool enabled; /* false: may be plugged in later, or never */
 };
 
-struct acpi_ioapic {
-    u32 id;
-    u32 gsi_base;
-    paddr_t addr;
-};
-
 struct acpi_info {
     struct acpi_cpu cpus[ACPI_MAX_CPUS];
-    struct acpi_ioapic ioapics[ACPI_MAX_IOAPICS];
     u32 cpu_count;
-    u32 ioapic_count;
-    paddr_t lapic;
     u16 pm_timer_port; /* 0: none. 3.579545 MHz */
-    bool pm_timer_32bit;
-    paddr_t hpet; /* 0: none */
 };
 
 /* Finds the table of tables: from a copy of the RSDP (rsdp_len 0: none), else by the scan that a
@@ -50,7 +38,7 @@ int acpi_open(struct acpi_root *root, phys_read_fn read, const void *rsdp, size_
  * and checksum are right and *len is at least 36. Returns 0 or -E_NOENT. */
 int acpi_find_table(const struct acpi_root *root, const char *sig, paddr_t *pa, u32 *len);
 
-/* Fills *info from MADT, FADT and HPET. Returns 0, or -E_NOENT without a MADT that names a
+/* Fills *info from MADT and FADT. Returns 0, or -E_NOENT without a MADT that names a
  * processor (the rest is filled all the same). */
 int acpi_parse(const struct acpi_root *root, struct acpi_info *info);
 
