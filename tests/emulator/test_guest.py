@@ -94,7 +94,7 @@ def scale():
 
 
 def info(m):
-    """What a guest takes of Socle: the lines of `soclectl info` that must come back."""
+    """What guests take of Socle: the lines of `soclectl info` that must come back."""
     text = sh(m, "soclectl info")
     return {key: re.search(rf"^{key} +(.*)$", text, re.M).group(1)
             for key in ("heap free", "frames lent", "domains", "vCPUs")}
@@ -184,7 +184,8 @@ def test_devices_clock_and_memory(machine, name):
     blob = sh(m, "dd if=/dev/urandom of=/www/blob bs=64k count=48 2>/dev/null; md5sum </www/blob").strip()
     sh(m, "httpd -h /www -p 127.0.0.1:80; mkdir -p /test/share; echo 'hello from dom0' >/test/share/from-dom0;"
           "mkfifo /run/vc.in /run/vc.out; (cat /run/vc.out >/run/vc.log &)")
-    sh(m, "guest g -fw_cfg name=opt/guest.run,file=/test/devices"
+    board = "pc" if name == "svm-2" else "q35"
+    sh(m, f"guest g -machine {board} -fw_cfg name=opt/guest.run,file=/test/devices"
           " -virtfs local,path=/test/share,mount_tag=share,security_model=none"
           " -device virtio-serial-pci -chardev pipe,id=vc,path=/run/vc -device virtconsole,chardev=vc")
     wait(m, 180, "grep -q 'hvc0 ready' /run/vc.log")
@@ -211,8 +212,8 @@ def test_devices_clock_and_memory(machine, name):
 
 def check_huge_leaves(m):
     """Most of the guest's memory came in pieces of 2 MiB."""
-    huge = int(re.search(r"AnonHugePages: +(\d+)", sh(m, "cat /proc/$(cat $G/g/pid)/smaps_rollup")).group(1))
     listed = sh(m, "soclectl list").splitlines()[2].split()
+    huge = int(re.search(r"AnonHugePages: +(\d+)", sh(m, "cat /proc/$(cat $G/g/pid)/smaps_rollup")).group(1))
     faults = sum(v["fault"] for v in stats(m) if v["domain"] != 0)
     print(f"dom0 has {huge} kB huge; domain {listed}; {faults} faults")
     assert huge > 150 << 10
