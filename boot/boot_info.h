@@ -33,14 +33,6 @@ struct boot_module {
     char cmdline[BOOT_MODULE_CMDLINE]; /* without the file's name */
 };
 
-struct boot_framebuffer {
-    paddr_t addr; /* 0: none, or text mode */
-    u32 pitch;    /* bytes in a line */
-    u32 width;
-    u32 height;
-    u8 bpp;
-};
-
 struct boot_info {
     /* Sorted, not overlapping, below 2^52; bytes, not pages: a range need not be page-aligned. */
     struct mem_range map[BOOT_MAX_RANGES];
@@ -50,9 +42,7 @@ struct boot_info {
     char cmdline[BOOT_CMDLINE_SIZE]; /* without the image's name */
     char loader[64];
     u8 rsdp[BOOT_RSDP_SIZE];
-    u32 rsdp_len;      /* valid bytes in rsdp: 0 none (scan for it), 20 or 36 */
-    paddr_t rsdp_addr; /* where the copy was taken from, 0 if the loader didn't say */
-    struct boot_framebuffer fb;
+    u32 rsdp_len; /* valid bytes in rsdp: 0 none (scan for it), 20 or 36 */
 };
 
 /* Appends a range as the firmware gave it; joins it to the last one where it continues it, ignores

@@ -47,14 +47,12 @@ enum {
     MB1_MMAP_ADDR = 48,
     MB1_LOADER = 64,
     MB1_SIZE = 88,
-    MB1_FB_END = 110,
 
     MB1_HAS_MEM = 1 << 0,
     MB1_HAS_CMDLINE = 1 << 2,
     MB1_HAS_MODS = 1 << 3,
     MB1_HAS_MMAP = 1 << 6,
     MB1_HAS_LOADER = 1 << 9,
-    MB1_HAS_FB = 1 << 12,
 };
 
 static char char_at(boot_phys_fn phys, paddr_t pa)
@@ -127,21 +125,9 @@ static int mb1_memory_map(boot_phys_fn phys, paddr_t addr, u32 length, struct bo
     return 0;
 }
 
-/* Layout shared by both versions: address, pitch, width, height, bpp, type. */
-static void read_framebuffer(const u8 *p, struct boot_framebuffer *fb)
-{
-    if (p[21] != 1) /* 1: direct colour */
-        return;
-    fb->addr = load_u64(p);
-    fb->pitch = load_u32(p + 8);
-    fb->width = load_u32(p + 12);
-    fb->height = load_u32(p + 16);
-    fb->bpp = p[20];
-}
-
 int multiboot1_parse(paddr_t info, boot_phys_fn phys, struct boot_info *bi)
 {
-    const u8 *p = phys(info, MB1_SIZE), *fb;
+    const u8 *p = phys(info, MB1_SIZE);
     u32 flags;
     int err = 0;
 
@@ -160,8 +146,6 @@ int multiboot1_parse(paddr_t info, boot_phys_fn phys, struct boot_info *bi)
         err = mb1_memory_map(phys, load_u32(p + MB1_MMAP_ADDR), load_u32(p + MB1_MMAP_LENGTH), bi);
     if (err)
         return err;
-    if (flags & MB1_HAS_FB && (fb = phys(info, MB1_FB_END)))
-        read_framebuffer(fb + MB1_SIZE, &bi->fb);
     if (!(flags & MB1_HAS_MEM))
         return add_basic_memory(bi, 0, 0);
     return add_basic_memory(bi, load_u32(p + MB1_MEM_LOWER), load_u32(p + MB1_MEM_UPPER));
@@ -176,7 +160,6 @@ enum {
     MB2_MODULE = 3,
     MB2_BASIC_MEMORY = 4,
     MB2_MMAP = 6,
-    MB2_FRAMEBUFFER = 8,
     MB2_ACPI_OLD = 14,
     MB2_ACPI_NEW = 15,
 };
@@ -242,10 +225,6 @@ static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi, u32 basic[2])
         return 0;
     case MB2_MMAP:
         return mb2_memory_map(tag, size, bi);
-    case MB2_FRAMEBUFFER:
-        if (size >= 30)
-            read_framebuffer(tag + 8, &bi->fb);
-        return 0;
     case MB2_ACPI_OLD:
         mb2_rsdp(tag + 8, size - 8, 20, bi);
         return 0;

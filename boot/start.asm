@@ -27,10 +27,10 @@ mb1:
 align 8
 mb2:
         dd      MB2_MAGIC, 0, mb2_end - mb2, -(MB2_MAGIC + mb2_end - mb2)
-        ; information request: command line, modules, memory map, ACPI (old, new), framebuffer
+        ; information request: command line, modules, memory map, ACPI (old, new)
         dw      1, 1
-        dd      8 + 4 * 6
-        dd      1, 3, 6, 14, 15, 8
+        dd      8 + 4 * 5
+        dd      1, 3, 6, 14, 15
 align 8
         dw      6, 0                    ; modules on page boundaries
         dd      8

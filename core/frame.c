@@ -233,27 +233,17 @@ void frame_unlend(pfn_t pfn, u64 n, bool huge)
     __atomic_fetch_sub(&lent, n, __ATOMIC_RELAXED);
 }
 
-static void convert(pfn_t pfn, bool from_huge)
+void frame_lend_split(pfn_t pfn)
 {
     struct group *g;
 
     ASSERT(in_table(pfn, FRAME_GROUP) && IS_ALIGNED(pfn, FRAME_GROUP));
     g = group_of(pfn);
     spin_lock(&g->lock);
-    ASSERT(all_mapped(g, pfn, FRAME_GROUP, from_huge));
-    add_maps(g, pfn, FRAME_GROUP, from_huge, -1u);
-    add_maps(g, pfn, FRAME_GROUP, !from_huge, 1);
+    ASSERT(g->lends);
+    add_maps(g, pfn, FRAME_GROUP, true, -1u);
+    add_maps(g, pfn, FRAME_GROUP, false, 1);
     spin_unlock(&g->lock);
-}
-
-void frame_lend_split(pfn_t pfn)
-{
-    convert(pfn, true);
-}
-
-void frame_lend_merge(pfn_t pfn)
-{
-    convert(pfn, false);
 }
 
 u64 frame_maps(pfn_t pfn)

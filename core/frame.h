@@ -6,16 +6,15 @@
  *
  * A lend counts mappings in guests, one per 4 KiB page. Large leaves count in their 2 MiB group, so
  * that one costs one increment; so a lend is given back in the units it was taken in (`huge`), and
- * splitting or merging a 2 MiB leaf says so here. */
+ * splitting a 2 MiB leaf says so here. */
 #ifndef SOCLE_CORE_FRAME_H
 #define SOCLE_CORE_FRAME_H
 
 #include "core/types.h"
 
-#define FRAME_NONE       0 /* no RAM: devices, holes, everything beyond the table */
-#define FRAME_SOCLE      1
-#define FRAME_DOM0       2
-#define FRAME_DOMAIN(id) (FRAME_DOM0 + (id)) /* given up by dom0 to that domain */
+#define FRAME_NONE  0 /* no RAM: devices, holes, everything beyond the table */
+#define FRAME_SOCLE 1
+#define FRAME_DOM0  2
 
 #define FRAME_GROUP 512 /* frames per 2 MiB */
 
@@ -53,9 +52,8 @@ int frame_lend(pfn_t pfn, u64 n, bool huge);
  * more. */
 void frame_unlend(pfn_t pfn, u64 n, bool huge);
 
-/* One 2 MiB leaf at pfn became 512 leaves of 4 KiB, or the other way round. Never fails. */
+/* One 2 MiB leaf at pfn became 512 leaves of 4 KiB. Never fails. */
 void frame_lend_split(pfn_t pfn);
-void frame_lend_merge(pfn_t pfn);
 
 /* Mappings of one frame in guests, small and large leaves together. */
 u64 frame_maps(pfn_t pfn);

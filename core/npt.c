@@ -231,7 +231,7 @@ struct run {
 };
 
 /* The largest leaf for the start of the range. A table of 2 MiB leaves is not replaced by one of 1
- * GiB, which could mean giving back 262,144 leaves at once: npt_merge() does that. */
+ * GiB, which could mean giving back 262,144 leaves at once. */
 static int choose_level(const struct npt *npt, u64 gfn, u64 mfn, u64 pages, u32 flags)
 {
     const struct npt_format *f = npt->format;
@@ -530,56 +530,6 @@ int npt_destroy_piece(struct npt *npt)
     npt->root = NULL;
     spin_unlock(&npt->lock);
     return 0;
-}
-
-/* ---- merging and looking up ---------------------------------------------------------------------
- */
-
-/* The leaf at `level` that says the same as the whole table, or 0. */
-static u64 merged_leaf(const struct npt_format *f, const u64 *table, int level)
-{
-    u64 leaf = table[0] & f->present ? table[0] | LEAF : table[0];
-    int max = can_exec(f, leaf) ? MIN(f->max_leaf, f->max_exec_leaf) : f->max_leaf;
-
-    if (!is_live(f, leaf) || is_table(f, table[0], level - 1) || level > max ||
-        !IS_ALIGNED(mfn_of(leaf), span(level)))
-        return 0;
-    for (u64 i = 0; i < ENTRIES; i++) {
-        if (table[i] != child_of(f, leaf, level, i))
-            return 0;
-    }
-    return leaf;
-}
-
-static bool merge_level(struct npt *npt, u64 gfn, int level)
-{
-    struct spot at = walk(npt, gfn, level);
-    u64 leaf;
-
-    if (at.level != level || !is_table(npt->format, at.entry, level))
-        return false;
-    leaf = merged_leaf(npt->format, table_of(at.entry), level);
-    if (!leaf)
-        return false;
-    store(at.slot, leaf);
-    npt_flush(npt);
-    if (npt->lends && level == 1 && (leaf & npt->format->present))
-        frame_lend_merge(mfn_of(leaf));
-    pool_free(table_of(at.entry), npt->charge);
-    return true;
-}
-
-bool npt_merge(struct npt *npt, u64 gfn)
-{
-    bool merged = false;
-
-    if (!range_ok(gfn, 1, NPT_GFN_BITS))
-        return false;
-    spin_lock(&npt->lock);
-    for (int level = 1; level < TOP; level++)
-        merged |= merge_level(npt, gfn, level);
-    spin_unlock(&npt->lock);
-    return merged;
 }
 
 bool npt_lookup(const struct npt *npt, gpa_t gpa, struct npt_leaf *out)

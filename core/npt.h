@@ -103,10 +103,6 @@ int npt_unmap(struct npt *npt, u64 gfn, u64 pages, u64 *done);
 /* Takes write access away and flushes; want of memory as above. */
 int npt_protect(struct npt *npt, u64 gfn, u64 pages, u64 *done);
 
-/* Makes one leaf of the 2 MiB around gfn, then of the 1 GiB, where the tables there hold contiguous
- * frames with equal rights. True if it merged any. */
-bool npt_merge(struct npt *npt, u64 gfn);
-
 /* What is at gpa; false (and *out all zero but entry and level) if there is neither memory nor an
  * MMIO mark. See above for who may call it. */
 bool npt_lookup(const struct npt *npt, gpa_t gpa, struct npt_leaf *out);

@@ -267,13 +267,6 @@ static int model_run(int op, u64 gfn, u64 mfn, u64 pages, u32 flags)
     return err;
 }
 
-static void model_merge(u64 gfn)
-{
-    tlb_fill();
-    npt_merge(&model.npt, gfn);
-    compare();
-}
-
 static void model_start(const struct npt_format *format, bool lends)
 {
     tlb_clear();
@@ -340,7 +333,7 @@ static int model_random_op(u64 bits)
     u64 gfn = islands[bits % ISLANDS];
     u64 pages = sizes[(bits >> 4) & 15];
     u32 flag = flags[(bits >> 8) & 7];
-    int op = "\0\0\0\0\1\1\2\3"[(bits >> 12) & 7];
+    int op = "\0\0\0\0\0\1\1\2"[(bits >> 12) & 7];
     u64 mfn = G_PAGES;
 
     switch ((bits >> 16) & 3) {
@@ -366,10 +359,6 @@ static int model_random_op(u64 bits)
     /* A GiB of 4 KiB leaves takes long: seldom. */
     if (op == 0 && pages > 4096 && !IS_ALIGNED(gfn | mfn, 512) && (bits >> 40) & 15)
         pages = 700;
-    if (op == 3) {
-        model_merge(gfn);
-        return 0;
-    }
     return model_run(op, gfn, mfn, pages, flag);
 }
 

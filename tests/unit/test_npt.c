@@ -77,7 +77,6 @@ static void leaf_sizes_follow_alignment(void **state)
         assert_int_equal(leaf_at(0).level, 1);
         assert_int_equal(model_run(0, 0, G_PAGES, 512, WX), 0);
         assert_int_equal(leaf_at(0).level, 0);
-        assert_false(npt_merge(&model.npt, 0));
         model_end();
     }
 }
@@ -101,7 +100,6 @@ static void bad_ranges_and_flags_are_refused(void **state)
     assert_int_equal(npt_unmap(&model.npt, 0, 0, &done), -E_INVAL);
     assert_int_equal(npt_unmap(&model.npt, 1, BIT(36), &done), -E_INVAL);
     assert_int_equal(npt_protect(&model.npt, BIT(36), 1, &done), -E_INVAL);
-    assert_false(npt_merge(&model.npt, BIT(36)));
     assert_false(npt_lookup(&model.npt, BIT(48), &leaf));
     assert_false(npt_lookup(&model.npt, UINT64_MAX, &leaf));
     assert_int_equal(model_run(0, BIT(36) - 1, 0x1000, 1, W), 0);
@@ -158,37 +156,6 @@ static void gaining_rights_needs_no_flush(void **state)
         assert_int_equal(model_run(2, 1, 0, 2, 0), 0);
         assert_int_equal(model_run(2, 1, 0, 2, 0), 0);
         assert_int_equal(tlb.flushes, flushes + 4);
-        model_end();
-    }
-}
-
-static void merging_gives_large_leaves_back(void **state)
-{
-    (void)state;
-    for (u32 i = 0; i < 4; i++) {
-        model_start(formats[i % 2], i / 2);
-        for (u64 gfn = 0; gfn < 512; gfn++)
-            assert_int_equal(model_run(0, gfn, G_PAGES + gfn, 1, WX), 0);
-        assert_int_equal(leaf_at(0).level, 0);
-        assert_int_equal(model_run(0, 9, G_PAGES + 9, 1, W), 0);
-        model_merge(0);
-        assert_int_equal(leaf_at(0).level, 0); /* not equal */
-        assert_int_equal(model_run(0, 9, G_PAGES + 9, 1, WX), 0);
-        model_merge(0);
-        assert_int_equal(leaf_at(0).level, 1);
-        assert_int_equal(model_run(0, 512, G_PAGES + 512, G_PAGES - 512, WX), 0);
-        assert_int_equal(leaf_at(512).level, 1);
-        model_merge(G_PAGES - 1);
-        assert_int_equal(leaf_at(0).level, 2);
-        assert_int_equal(model.charge.pages, 2);
-        /* Not aligned, so never. */
-        assert_int_equal(model_run(0, 0, G_PAGES + 1, 512, WX), 0);
-        model_merge(0);
-        assert_int_equal(leaf_at(0).level, 0);
-        assert_int_equal(model_run(0, 0, 0, G_PAGES, SOCLE_MAP_MMIO), 0);
-        model_merge(0);
-        assert_int_equal(leaf_at(0).level, 2);
-        assert_int_equal(model_run(1, 5, 0, 1, 0), 0);
         model_end();
     }
 }
@@ -382,7 +349,6 @@ static void lookups_race_with_changes(void **state)
         npt_unmap(&model.npt, 5 + i % 512, 1, &done);
         npt_protect(&model.npt, 700, 3, &done);
         npt_map(&model.npt, 0, i & 1 ? 0x4000 : G_PAGES, 1024, WX, &done);
-        npt_merge(&model.npt, 0);
         npt_unmap(&model.npt, 0, 512 * (i % 5 + 1), &done);
     }
     __atomic_store_n(&stop, true, __ATOMIC_RELEASE);
@@ -401,7 +367,6 @@ int main(void)
         cmocka_unit_test(bad_ranges_and_flags_are_refused),
         cmocka_unit_test(only_dom0s_frames_are_mapped),
         cmocka_unit_test(gaining_rights_needs_no_flush),
-        cmocka_unit_test(merging_gives_large_leaves_back),
         cmocka_unit_test(two_guests_count_apart),
         cmocka_unit_test(work_is_bounded),
         cmocka_unit_test(out_of_memory_changes_nothing),
