@@ -94,56 +94,41 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
     }
 }
 
-/* n frames of one group. */
-static bool all_owned(pfn_t pfn, u64 n, u16 owner)
+/* n frames of one group: all dom0's, or with `holes` some no RAM. */
+static bool all_dom0(pfn_t pfn, u64 n, bool holes)
 {
-    if (owner == FRAME_DOM0 &&
-        __atomic_load_n(&group_of(pfn)->dom0, __ATOMIC_RELAXED) == FRAME_GROUP)
-        return true;
-    while (n-- > 0) {
-        if (frame_owner(pfn + n) != owner)
+    const struct group *g = group_of(pfn);
+    u32 good = __atomic_load_n(&g->dom0, __ATOMIC_RELAXED);
+
+    if (holes)
+        good += __atomic_load_n(&g->none, __ATOMIC_RELAXED);
+    while (good < FRAME_GROUP && n-- > 0) {
+        u16 owner = frame_owner(pfn + n);
+
+        if (owner != FRAME_DOM0 && !(holes && owner == FRAME_NONE))
             return false;
     }
     return true;
 }
 
-int frame_check(pfn_t pfn, u64 n, u16 owner)
+static int check_groups(pfn_t pfn, u64 n, bool holes)
 {
-    if (!in_table(pfn, n))
-        return -E_PERM;
     for (u64 step; n; pfn += step, n -= step) {
         step = in_group(pfn, n);
-        if (!all_owned(pfn, step, owner))
+        if (!all_dom0(pfn, step, holes))
             return -E_PERM;
     }
     return 0;
 }
 
-/* n frames of one group. */
-static bool none_foreign(pfn_t pfn, u64 n)
+int frame_check(pfn_t pfn, u64 n)
 {
-    const struct group *g = group_of(pfn);
-
-    if (__atomic_load_n(&g->dom0, __ATOMIC_RELAXED) + __atomic_load_n(&g->none, __ATOMIC_RELAXED) ==
-        FRAME_GROUP)
-        return true;
-    while (n-- > 0) {
-        u16 owner = frame_owner(pfn + n);
-
-        if (owner != FRAME_DOM0 && owner != FRAME_NONE)
-            return false;
-    }
-    return true;
+    return in_table(pfn, n) ? check_groups(pfn, n, false) : -E_PERM;
 }
 
 int frame_check_dom0_map(pfn_t pfn, u64 n)
 {
-    for (u64 step; n && pfn < frame_end; pfn += step, n -= step) {
-        step = in_group(pfn, n);
-        if (!none_foreign(pfn, step))
-            return -E_PERM;
-    }
-    return 0;
+    return pfn < frame_end ? check_groups(pfn, MIN(n, frame_end - pfn), true) : 0;
 }
 
 /* Adds sign * n mappings within one group whose lock is held. */
@@ -164,7 +149,7 @@ static int lend_in_group(pfn_t pfn, u64 n, bool huge)
     int err = 0;
 
     spin_lock(&g->lock);
-    if (!all_owned(pfn, n, FRAME_DOM0))
+    if (!all_dom0(pfn, n, false))
         err = -E_PERM;
     else if (n > UINT32_MAX - g->pages)
         err = -E_OVERFLOW;

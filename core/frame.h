@@ -36,9 +36,9 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner);
 /* FRAME_NONE for frames beyond the table. */
 u16 frame_owner(pfn_t pfn);
 
-/* 0 if all n frames belong to owner, else -E_PERM. n >= 1; the caller bounds it (one step a frame,
+/* 0 if all n frames are dom0's, else -E_PERM. n >= 1; the caller bounds it (one step a frame,
  * or a group of dom0's). */
-int frame_check(pfn_t pfn, u64 n, u16 owner);
+int frame_check(pfn_t pfn, u64 n);
 
 /* 0 if all n frames are dom0's or no RAM, so dom0's own map may have them; else -E_PERM. */
 int frame_check_dom0_map(pfn_t pfn, u64 n);

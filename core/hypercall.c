@@ -38,7 +38,7 @@ static int check_page(u64 gpa)
 {
     if (gpa & ~PAGE_MASK)
         return -E_INVAL;
-    return frame_check(gpa >> PAGE_SHIFT, 1, FRAME_DOM0);
+    return frame_check(gpa >> PAGE_SHIFT, 1);
 }
 
 static int copy_out(u64 gpa, const void *data, size_t len)
@@ -177,7 +177,7 @@ static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
     /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped.
      */
     if (!(flags & SOCLE_MAP_MMIO))
-        err = frame_check(mfn, pages, FRAME_DOM0);
+        err = frame_check(mfn, pages);
     if (err)
         return err;
     do {
