@@ -260,7 +260,6 @@ int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n)
         return -E_INVAL;
     memcpy(v->cpuid, entries, n * sizeof(*entries));
     memset(v->cpuid_bucket, 0, sizeof(v->cpuid_bucket));
-    v->cpuid_count = n;
     /* From the end, so that of two equal entries the first is found. */
     for (u32 i = n; i; i--) {
         u8 *bucket = &v->cpuid_bucket[bucket_of(v->cpuid[i - 1].leaf)];

@@ -25,7 +25,6 @@ _Static_assert(sizeof(struct doorbell) * PER_PAGE == PAGE_SIZE, "doorbells fill 
 
 struct doorbell_table {
     struct spinlock lock;
-    u16 count;
     u16 free; /* chain of removed entries */
     u16 used; /* entries ever used */
     u16 head[HEADS];
@@ -133,7 +132,6 @@ static int insert(struct domain *d, struct doorbell_table *t, const struct doorb
     *entry(t, i) = *b;
     entry(t, i)->next = t->head[hash(b->addr)];
     t->head[hash(b->addr)] = i;
-    t->count++;
     return 0;
 }
 
@@ -186,7 +184,6 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
         *link = entry(t, i)->next;
         entry(t, i)->next = t->free;
         t->free = i;
-        t->count--;
     }
     spin_unlock(&t->lock);
     return link ? 0 : -E_NOENT;

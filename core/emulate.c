@@ -142,9 +142,8 @@ static enum vcpu_action exit_emulation(struct emulation *e)
     }
     if (!v->page) {
         log_limited(
-            "dom0's vCPU %u: no emulation of the instruction at rip %llx (%02x %02x %02x %02x)",
-            v->handle, (unsigned long long)v->rip, e->bytes[0], e->bytes[1], e->bytes[2],
-            e->bytes[3]);
+            "dom0's vCPU %u: no emulation of the instruction at rip %lx (%02x %02x %02x %02x)",
+            v->handle, v->rip, e->bytes[0], e->bytes[1], e->bytes[2], e->bytes[3]);
         vcpu_raise_ud(v);
         return VCPU_RESUME;
     }
@@ -731,11 +730,11 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
     }
     if (gmem_not_mapped(v, gpa, access, leaf.present) == -E_AGAIN)
         return exit_fault(v);
-    log_limited("dom0's vCPU %u: %s at %llx refused, rip %llx", v->handle,
+    log_limited("dom0's vCPU %u: %s at %lx refused, rip %lx", v->handle,
                 write   ? "write"
                 : fetch ? "fetch"
                         : "read",
-                (unsigned long long)gpa, (unsigned long long)v->rip);
+                gpa, v->rip);
     vcpu_raise_gp(v);
     return VCPU_RESUME;
 }

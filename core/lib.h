@@ -18,8 +18,8 @@ int strncmp(const char *a, const char *b, size_t n);
 /* Copies src into dst[size], always terminated. Returns strlen(src); >= size means it was cut. */
 size_t str_copy(char *dst, const char *src, size_t size);
 
-/* Formats into buf[size], always terminated; knows %c %s %d %i %u %x %p %% with l, ll, z, width,
- * '0' and '-'. Returns the length that the whole text would have had. */
+/* Formats into buf[size], always terminated; knows %s %d %u %x %% with l, ll, z, width and
+ * '0'. Returns the length that the whole text would have had. */
 int fmt_print(char *buf, size_t size, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap);
 

@@ -114,8 +114,6 @@ int linux_parse(const void *image, size_t len, struct linux_image *out, const ch
     if (*why)
         return -E_INVAL;
     *out = (struct linux_image){
-        .protocol = load_u16(p + HDR_VERSION),
-        .xloadflags = load_u16(p + HDR_XLOADFLAGS),
         .setup_size = ((p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4u) + 1) * SECTOR,
         .kernel_size = load_u32(p + HDR_SYSSIZE) * 16,
         .init_size = load_u32(p + HDR_INIT_SIZE),

@@ -28,7 +28,7 @@
 #include "drivers/uart.h"
 
 #define FOUR_GIB   BIT(32) /* as far as the boot tables reach */
-#define MIB        BIT(20)
+#define MIB        ((u64)1 << 20)
 #define POOL_BASE  (16 * MIB)
 #define POOL_SHARE 64
 #define MB2_MAX    (16 * MIB)
@@ -215,10 +215,9 @@ static void init_memory(void)
     }
     own_pages((paddr_t)image_start, (paddr_t)image_end, FRAME_SOCLE);
     own_pages(heap.start, heap.end, FRAME_SOCLE);
-    log_info(
-        "memory: %llu MiB, of which %llu MiB are Socle's heap (at 0x%llx) and %llu KiB its image",
-        machine_ram_bytes / MIB + 0ull, (heap.end - heap.start) / MIB + 0ull, heap.start + 0ull,
-        image_bytes() / 1024 + 0ull);
+    log_info("memory: %lu MiB, of which %lu MiB are Socle's heap (at 0x%lx) and %lu KiB its image",
+             machine_ram_bytes / MIB, (heap.end - heap.start) / MIB, heap.start,
+             image_bytes() / 1024);
 }
 
 /* ---- time and firmware ---- */
@@ -261,7 +260,7 @@ static void init_boot_cpu(struct pcpu *cpu)
     pcpu_count = 1;
     pcpu_init_tables(cpu);
     cpuid_init();
-    pcpu_init_registers(cpu);
+    pcpu_init_registers();
     read_acpi();
     init_time();
     apic_init();

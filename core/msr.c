@@ -322,8 +322,7 @@ static int write_passed(u32 index, u64 value)
         return -E_INVAL;
     }
     if (value != now && !passed[i].silent)
-        log_limited("dom0's write of %llx to MSR %x, which is %llx, left out",
-                    (unsigned long long)value, index, (unsigned long long)now);
+        log_limited("dom0's write of %lx to MSR %x, which is %lx, left out", value, index, now);
     return 0;
 }
 

@@ -35,7 +35,6 @@ struct pcpu {
     bool decided;
     struct vcpu *dom0;  /* dom0's vCPU here */
     u64 timer_deadline; /* what the physical timer is set to, host TSC */
-    u64 xcr0;           /* in the processor now */
 
     /* The domain whose translations the processor may use now, NULL when it runs none, and the
      * number of entries so far: npt_flush waits for either to change. */
@@ -54,7 +53,6 @@ struct pcpu {
     u64 gdt[8];
     u32 tss[28];
     void *buffer; /* a page for the hypercall in progress */
-    void *vendor; /* vendor's own per-processor state */
     u64 asid_next;
     u64 asid_generation;
 };

@@ -704,16 +704,6 @@ int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_
 /* ---- events
  * -------------------------------------------------------------------------------------- */
 
-u64 sched_slice_end(struct runqueue *rq)
-{
-    u64 end;
-
-    spin_lock(&rq->lock);
-    end = slice_end(rq);
-    spin_unlock(&rq->lock);
-    return end;
-}
-
 u64 sched_next_event(struct runqueue *rq)
 {
     u64 event;

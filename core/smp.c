@@ -35,7 +35,7 @@ static enum { NOT_YET, RUN, GIVE_UP } verdict;
 
 /* ---- each processor ---- */
 
-void pcpu_init_registers(struct pcpu *cpu)
+void pcpu_init_registers(void)
 {
     u32 features = cpuid(0, 0).eax >= 7 ? cpuid(7, 0).ebx : 0;
     u64 cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
@@ -46,7 +46,6 @@ void pcpu_init_registers(struct pcpu *cpu)
     write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE); /* after INIT, caches are off */
     write_cr4(cr4);
     xsetbv(0, host_xcr0_mask);
-    cpu->xcr0 = host_xcr0_mask;
 }
 
 void ap_main(void)
@@ -54,7 +53,7 @@ void ap_main(void)
     struct pcpu *cpu = this_cpu();
 
     pcpu_init_tables(cpu);
-    pcpu_init_registers(cpu);
+    pcpu_init_registers();
     apic_init_cpu();
     if (vendor->init_cpu(cpu)) {
         log_error("processor %u: %s cannot be turned on", cpu->id, vendor->name);

@@ -7,7 +7,7 @@
 #include "core/types.h"
 
 /* Control registers and XCR0 of the calling processor, as Socle wants them. */
-void pcpu_init_registers(struct pcpu *cpu);
+void pcpu_init_registers(void);
 
 /* Where start.asm takes a started processor, on its own stack. */
 NORETURN void ap_main(void);

@@ -776,8 +776,7 @@ void vcpu_take_answer(struct vcpu *v)
 /* Dom0 itself cannot go on: the machine has lost its drivers. */
 static NORETURN void dom0_died(struct vcpu *v, const char *what)
 {
-    log_error("dom0's vCPU %u %s at rip %llx: resetting the machine", v->handle, what,
-              (unsigned long long)v->rip);
+    log_error("dom0's vCPU %u %s at rip %lx: resetting the machine", v->handle, what, v->rip);
     machine_reset();
 }
 
@@ -798,9 +797,8 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
 
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2)
 {
-    log_limited("domain %u (%s) vCPU %u stopped: exit %llx, %llx, %llx at rip %llx", v->domain->id,
-                v->domain->name, v->apic_id, (unsigned long long)reason, (unsigned long long)info1,
-                (unsigned long long)info2, (unsigned long long)v->rip);
+    log_limited("domain %u (%s) vCPU %u stopped: exit %lx, %lx, %lx at rip %lx", v->domain->id,
+                v->domain->name, v->apic_id, reason, info1, info2, v->rip);
     if (!v->page)
         dom0_died(v, "had an exit that Socle does not know");
     v->page->failed.reason = reason;

@@ -60,7 +60,6 @@ enum io_kind {
 struct io_state {
     enum io_kind kind;
     u8 size;
-    u8 length; /* of the instruction, where it is known */
     u16 port;
     u32 count;
     gpa_t gpa;
@@ -146,9 +145,8 @@ struct vcpu {
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
-    bool clock_wall_due;       /* the wall clock is to be written */
-    struct socle_cpuid *cpuid; /* a pool page */
-    u32 cpuid_count;
+    bool clock_wall_due;            /* the wall clock is to be written */
+    struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
     struct socle_guest_debug debug;
@@ -161,11 +159,6 @@ extern struct vcpu *vcpu_table[SOCLE_MAX_VCPUS];
 static inline void vcpu_set_pending(struct vcpu *v, u32 bits)
 {
     __atomic_fetch_or(&v->pending, bits, __ATOMIC_RELEASE);
-}
-
-static inline void vcpu_clear_pending(struct vcpu *v, u32 bits)
-{
-    __atomic_fetch_and(&v->pending, ~bits, __ATOMIC_ACQUIRE);
 }
 
 /* The APIC_BASE MSR. */

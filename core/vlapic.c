@@ -256,11 +256,6 @@ bool vlapic_accepts_extint(const struct vlapic *l)
     return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT);
 }
 
-bool vlapic_accepts_nmi(const struct vlapic *l)
-{
-    return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT1, APIC_NMI);
-}
-
 /* ---- timer ---- */
 
 /* a * factor, where factor has 32 fraction bits. */

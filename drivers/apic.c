@@ -115,7 +115,7 @@ void apic_timer_calibrate(u64 tsc_khz)
     write_reg(REG_LVTT, APIC_VECTOR_TIMER);
     ticks_per_tsc = (ticks << TIMER_SHIFT) / elapsed;
     longest_tsc = (elapsed << 30) / MAX(ticks, 1u);
-    log_info("local APIC timer: %llu kHz", (unsigned long long)(ticks * tsc_khz / elapsed));
+    log_info("local APIC timer: %lu kHz", (ticks * tsc_khz / elapsed));
 }
 
 void apic_timer_set(u64 deadline)

@@ -105,7 +105,7 @@ void tsc_calibrate(u16 pm_timer_port)
     ns_mult = (1000000ull << 32) / tsc_khz;
     tsc_mult = (tsc_khz << 32) / 1000000;
     compute_pv_factors();
-    log_info("TSC: %llu kHz", (unsigned long long)tsc_khz);
+    log_info("TSC: %lu kHz", tsc_khz);
 }
 
 static u64 scale(u64 value, u64 mult)
