@@ -8,10 +8,9 @@
  * A guest may change the instruction at any time, so what is decoded need not be what exited: each
  * exit carries out only what the processor has checked the rights for, and lets the guest run on
  * otherwise. */
-#include "core/emulate.h"
+#include "core/exits.h"
 #include "core/doorbell.h"
 #include "core/errno.h"
-#include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
 #include "core/lib.h"

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The hypercalls of dom0's kernel, and what a guest's hypercall gets. */
-#include "core/hypercall.h"
+#include "core/exits.h"
 #include "core/doorbell.h"
 #include "core/errno.h"
 #include "core/event.h"
-#include "core/exits.h"
 #include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"

@@ -209,6 +209,6 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
-    else if (kick >= 0)
-        pcpu_kick((u32)kick);
+    else
+        pcpu_kick(kick);
 }

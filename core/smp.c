@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The processors: their start, and what one asks of another. */
-#include "core/smp.h"
+#include "core/main.h"
 #include "core/cpuid.h"
 #include "core/log.h"
-#include "core/main.h"
 #include "core/paging.h"
+#include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
 #include "core/x86.h"
@@ -171,13 +171,13 @@ void smp_give_up(void)
 
 /* ---- what one asks of another ---- */
 
-void pcpu_kick(u32 id)
+void pcpu_kick(int id)
 {
-    struct pcpu *cpu = pcpus[id];
+    struct pcpu *cpu = this_cpu();
 
-    if (cpu != this_cpu())
-        apic_send(cpu->apic_id, APIC_VECTOR_KICK);
-    else if (cpu->current)
+    if (id >= 0 && id != (int)cpu->id)
+        apic_send(pcpus[id]->apic_id, APIC_VECTOR_KICK);
+    else if (id >= 0 && cpu->current)
         vcpu_set_pending(cpu->current, PENDING_RESCHED);
 }
 
@@ -199,7 +199,7 @@ void pcpu_flush_host(void *va)
         if (pcpus[i] == this_cpu())
             continue;
         __atomic_fetch_add(&pcpus[i]->flush_host, 1, __ATOMIC_SEQ_CST);
-        pcpu_kick(i);
+        pcpu_kick((int)i);
     }
     for (u32 i = 0; i < pcpu_count; i++) {
         u64 asked = __atomic_load_n(&pcpus[i]->flush_host, __ATOMIC_ACQUIRE);

@@ -2,9 +2,9 @@
 /* vCPUs: creation, waking and stopping, exits to dom0, and what the run loops need. */
 #include "core/vcpu.h"
 #include "core/cpuid.h"
-#include "core/emulate.h"
 #include "core/errno.h"
 #include "core/event.h"
+#include "core/exits.h"
 #include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"
@@ -239,16 +239,16 @@ struct vcpu *vcpu_get(u32 handle)
 
 /* ---- waking and stopping ---- */
 
+static void wake(struct vcpu *v)
+{
+    pcpu_kick(sched_wake(&v->se, rdtsc()));
+}
+
 void vcpu_notify(struct vcpu *v)
 {
-    int kick;
-
     vcpu_set_pending(v, PENDING_EVENT);
-    if (v == this_cpu()->current)
-        return; /* it looks before it enters the guest, and before it blocks */
-    kick = sched_wake(&v->se, rdtsc());
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
+    if (v != this_cpu()->current) /* it looks before it enters the guest, and before it blocks */
+        wake(v);
 }
 
 void vcpu_post(struct vcpu *v, u8 vector, bool level)
@@ -290,14 +290,6 @@ static void end_wait(struct vcpu *waiter, s64 result)
     __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
 }
 
-static void wake(struct vcpu *v)
-{
-    int kick = sched_wake(&v->se, rdtsc());
-
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
-}
-
 bool vcpu_settled(struct vcpu *v)
 {
     if (sched_state(&v->se) != SCHED_STOPPED)
@@ -308,13 +300,13 @@ bool vcpu_settled(struct vcpu *v)
     return true;
 }
 
-/* v has been stopped, and is nothing to wait for. */
-static void end_run(struct vcpu *v)
+/* v does not run any more: if somebody waits for it, RUN returns `result` there. */
+static void end_run(struct vcpu *v, s64 result)
 {
     struct vcpu *waiter = claim_waiter(v);
 
     if (waiter) {
-        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
+        end_wait(waiter, result);
         wake(waiter);
     }
 }
@@ -322,24 +314,11 @@ static void end_run(struct vcpu *v)
 int vcpu_stop(struct vcpu *v)
 {
     if (sched_stop(&v->se)) {
-        pcpu_kick(sched_cpu(&v->se));
+        pcpu_kick((int)sched_cpu(&v->se));
         return -E_AGAIN;
     }
-    end_run(v);
+    end_run(v, SOCLE_RAN_INTERRUPTED);
     return sched_loaded(&v->se) ? -E_AGAIN : 0;
-}
-
-/* v is stopped with an exit that nobody waited for; somebody may do so by now. */
-static void publish_exit(struct vcpu *v, u32 port)
-{
-    struct vcpu *waiter = claim_waiter(v);
-
-    if (waiter) {
-        /* It calls RUN again and finds exit_ready. */
-        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
-        wake(waiter);
-    }
-    event_raise(port);
 }
 
 /* RUN returns now, with `result` unless the other side has decided already. */
@@ -446,8 +425,7 @@ static struct vcpu *decide(struct pcpu *cpu)
 
     run_timers(cpu, now);
     e = sched_pick(&cpu->rq, now);
-    if (cpu->rq.kick >= 0)
-        pcpu_kick((u32)cpu->rq.kick);
+    pcpu_kick(cpu->rq.kick);
     irq_arm_timer();
     return e ? container_of(e, struct vcpu, se) : NULL;
 }
@@ -553,8 +531,7 @@ struct vcpu *vcpu_pick(void)
     if (kick == (int)cpu->id && !next)
         next = decide(cpu);
     cpu->current = next;
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
+    pcpu_kick(kick);
     if (!next)
         pcpu_quiet(cpu);
     return next;
@@ -562,18 +539,11 @@ struct vcpu *vcpu_pick(void)
 
 static void put_blocked(struct vcpu *v, u64 now)
 {
-    struct vcpu *waiter;
-
     vcpu_set_pending(v, PENDING_EVENT);
     sched_prepare_block(&v->se);
     if (vcpu_has_event(v) || !sched_block(&v->se, now))
         return;
-    waiter = claim_waiter(v);
-    if (waiter) {
-        end_wait(waiter,
-                 sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_BLOCKED);
-        wake(waiter);
-    }
+    end_run(v, sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_BLOCKED);
 }
 
 /* The decision has been made already (reschedule()), also that v stops; whom that wakes asks for
@@ -582,7 +552,7 @@ static void put_yielded(struct pcpu *cpu, struct vcpu *v)
 {
     if (likely(sched_state(&v->se) != SCHED_STOPPED))
         return;
-    end_run(v);
+    end_run(v, SOCLE_RAN_INTERRUPTED);
     if (cpu->decided && cpu->next)
         vcpu_set_pending(cpu->next, PENDING_RESCHED);
 }
@@ -598,14 +568,15 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
         end_wait(waiter, SOCLE_RAN_EXIT);
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
+        pcpu_kick(kick);
         return;
     }
     __atomic_store_n(&v->exit_ready, true, __ATOMIC_SEQ_CST);
     sched_stop(&v->se);
     sched_put(&v->se, now);
-    publish_exit(v, port);
+    /* Somebody may wait by now: it calls RUN again and finds exit_ready. */
+    end_run(v, SOCLE_RAN_INTERRUPTED);
+    event_raise(port);
 }
 
 /* d's wait for v has begun: makes v run if it is stopped, and d block, unless there is something
@@ -614,16 +585,12 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
  */
 static void run_and_block(struct pcpu *cpu, struct vcpu *d, struct vcpu *v, u64 now)
 {
-    int kick;
-
     if (vcpu_has_event(d))
         return;
     if (sched_state(&v->se) == SCHED_STOPPED && !v->exit_ready) {
         if (sched_handoff(&cpu->rq, &d->se, &v->se, now) != -E_BUSY)
             return;
-        kick = sched_start(&v->se, cpu->id, now);
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
+        pcpu_kick(sched_start(&v->se, cpu->id, now));
     }
     /* It may have exited or blocked before it could see its waiter. */
     if (v->exit_ready || sched_state(&v->se) == SCHED_BLOCKED)
