@@ -160,6 +160,31 @@ static void gaining_rights_needs_no_flush(void **state)
     }
 }
 
+/* What dom0 mapped page by page becomes one leaf when dom0 maps it as an extent: its memory has
+ * become a huge page. The table goes back to the pool, after one flush. */
+static void small_leaves_merge_into_a_large_one(void **state)
+{
+    (void)state;
+    for (u32 i = 0; i < 2; i++) {
+        u64 flushes, pages;
+
+        model_start(formats[i], true);
+        assert_int_equal(model_run(0, 512, G_PAGES + 512, 512, WX), 0);
+        pages = model.charge.pages;
+        for (u64 n = 0; n < 512; n++)
+            assert_int_equal(model_run(0, n, G_PAGES + n, 1, WX), 0);
+        assert_int_equal(leaf_at(0).level, 0);
+        assert_int_equal(model.charge.pages, pages + 1);
+        flushes = tlb.flushes;
+        assert_int_equal(model_run(0, 0, G_PAGES, 512, WX), 0);
+        assert_int_equal(leaf_at(0).level, 1);
+        assert_int_equal(tlb.flushes, flushes + 1);
+        assert_int_equal(model.charge.pages, pages);
+        assert_int_equal(frame_maps(G_PAGES + 77), 1);
+        model_end();
+    }
+}
+
 static void two_guests_count_apart(void **state)
 {
     struct npt other;
@@ -367,6 +392,7 @@ int main(void)
         cmocka_unit_test(bad_ranges_and_flags_are_refused),
         cmocka_unit_test(only_dom0s_frames_are_mapped),
         cmocka_unit_test(gaining_rights_needs_no_flush),
+        cmocka_unit_test(small_leaves_merge_into_a_large_one),
         cmocka_unit_test(two_guests_count_apart),
         cmocka_unit_test(work_is_bounded),
         cmocka_unit_test(out_of_memory_changes_nothing),
