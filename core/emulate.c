@@ -47,23 +47,11 @@ struct operand {
     u8 size;
 };
 
-static u64 truncate(u64 value, u8 size)
-{
-    return size < 8 ? value & (BIT(8 * size) - 1) : value;
-}
-
-static u64 sign_extend(u64 value, u8 size)
-{
-    u8 unused = (u8)(64 - 8 * size);
-
-    return (u64)((s64)(value << unused) >> unused);
-}
-
 /* ---- registers ---- */
 
 static u64 reg_get(const struct vcpu *v, u8 reg, bool high, u8 size)
 {
-    return truncate(v->gpr[reg] >> (high ? 8 : 0), size);
+    return zero_extend(v->gpr[reg] >> (high ? 8 : 0), size);
 }
 
 /* As the processor does: 32-bit results clear the upper half, smaller ones leave the rest alone. */
@@ -72,7 +60,7 @@ static void reg_put(struct vcpu *v, u8 reg, bool high, u8 size, u64 value)
     u64 *r = &v->gpr[reg], mask = size == 1 ? 0xff : 0xffff;
 
     if (size >= 4)
-        *r = truncate(value, size);
+        *r = zero_extend(value, size);
     else if (high)
         *r = (*r & ~0xff00ull) | (value & 0xff) << 8;
     else
@@ -414,8 +402,8 @@ static void compute_cmpxchg(struct vcpu *v, const struct insn *i, u64 *mem)
 static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2])
 {
     u8 half = i->mem_size / 2;
-    u64 low = truncate(mem[0], half), high = half == 8 ? mem[1] : mem[0] >> 32;
-    bool same = low == truncate(v->gpr[RAX], half) && high == truncate(v->gpr[RDX], half);
+    u64 low = zero_extend(mem[0], half), high = half == 8 ? mem[1] : mem[0] >> 32;
+    bool same = low == zero_extend(v->gpr[RAX], half) && high == zero_extend(v->gpr[RDX], half);
 
     v->rflags = (v->rflags & ~RFLAGS_ZF) | (same ? RFLAGS_ZF : 0);
     if (!same) {
@@ -425,7 +413,7 @@ static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2
         mem[0] = v->gpr[RBX];
         mem[1] = v->gpr[RCX];
     } else {
-        mem[0] = truncate(v->gpr[RBX], 4) | v->gpr[RCX] << 32;
+        mem[0] = zero_extend(v->gpr[RBX], 4) | v->gpr[RCX] << 32;
     }
 }
 
@@ -433,7 +421,7 @@ static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2
  * register. */
 static void compute_alu(struct vcpu *v, const struct insn *i, u64 *mem)
 {
-    u64 reg = source(v, i), value = truncate(*mem, i->op_size);
+    u64 reg = source(v, i), value = zero_extend(*mem, i->op_size);
 
     if (i->rm_is_dst) {
         *mem = insn_alu(i->op, value, reg, i->op_size, &v->rflags);
@@ -459,7 +447,7 @@ static void compute_move(struct vcpu *v, const struct insn *i, u64 *mem)
     if (i->op == INSN_MOVBE)
         value = swap_bytes(value, i->op_size);
     else if (i->op == INSN_MOVSX)
-        value = sign_extend(value, i->mem_size);
+        value = (u64)sign_extend(value, i->mem_size);
     if (i->rm_is_dst)
         *mem = value;
     else
@@ -529,12 +517,12 @@ static int run_stack(struct emulation *e)
     bool push = i->op == INSN_PUSH;
     u8 width = vcpu_is_64bit(v) ? 8 : v->sregs.seg[SOCLE_SEG_SS].attr & BIT(10) ? 4 : 2;
     u64 top = v->gpr[RSP] - (push ? i->op_size : 0), value[2];
-    gva_t stack = seg_base(v, SOCLE_SEG_SS) + truncate(top, width);
+    gva_t stack = seg_base(v, SOCLE_SEG_SS) + zero_extend(top, width);
     gva_t gva = insn_effective_address(i, v->gpr, v->rip, seg_base(v, i->seg));
     struct operand from, to;
     int err;
 
-    stack = truncate(stack, MAX(i->mode, 4));
+    stack = zero_extend(stack, MAX(i->mode, 4));
     err = locate(e, &from, push ? gva : stack, i->op_size, true, false);
     if (!err)
         err = locate(e, &to, push ? stack : gva, i->op_size, false, true);
@@ -751,7 +739,7 @@ static enum vcpu_action ask_io(struct vcpu *v)
 
 enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in)
 {
-    u64 data = truncate(v->gpr[RAX], size);
+    u64 data = zero_extend(v->gpr[RAX], size);
 
     if (!v->page) {
         vcpu_raise_gp(v);
@@ -897,7 +885,7 @@ enum vcpu_action exit_emulate(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn *insn)
+enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op)
 {
     struct emulation e = {.v = v};
     int err;
@@ -909,7 +897,6 @@ enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn
         return exit_fault(v);
     if (!err && e.insn.op == op)
         v->next_rip = e.next_rip;
-    *insn = e.insn;
     return VCPU_RESUME;
 }
 
@@ -919,7 +906,8 @@ static enum vcpu_action complete_read(struct vcpu *v, const struct io_state *io)
     struct replay *r = &v->replay;
 
     if (io->size && r->reads < REPLAY_MAX)
-        r->read[r->reads++] = (struct mmio_access){io->gpa, truncate(io->data, io->size), io->size};
+        r->read[r->reads++] =
+            (struct mmio_access){io->gpa, zero_extend(io->data, io->size), io->size};
     return emulate_mmio(&e);
 }
 

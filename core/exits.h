@@ -30,7 +30,7 @@ enum vcpu_action exit_emulate(struct vcpu *v);
  * done, and v->next_rip != v->rip; or the guest shall run on, with next_rip == rip (an exception
  * was raised, or the instruction is another by now). Else the way to dom0 for a page of code that
  * is not mapped. */
-enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn *insn);
+enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op);
 
 /* The one place for instructions that no domain is offered. */
 enum vcpu_action exit_undefined(struct vcpu *v);

@@ -57,4 +57,23 @@ static inline u64 load_u64(const void *p)
     return v;
 }
 
+/* The low `size` bytes (1, 2, 4, 8) of a number, zero- or sign-extended. */
+static inline u64 zero_extend(u64 value, u8 size)
+{
+    return size < 8 ? value & (BIT(8 * size) - 1) : value;
+}
+
+static inline s64 sign_extend(u64 value, u8 size)
+{
+    u8 unused = (u8)(64 - 8 * size);
+
+    return (s64)(value << unused) >> unused;
+}
+
+/* value * factor, where factor has 32 fraction bits. */
+static inline u64 scale(u64 value, u64 factor)
+{
+    return (u64)(((unsigned __int128)value * factor) >> 32);
+}
+
 #endif

@@ -153,11 +153,6 @@ static struct runqueue *lock_home(struct sched_entity *e)
 /* ---- virtual time (rq's lock held)
  * --------------------------------------------------------------- */
 
-static u64 scale(u64 ticks, u64 inverse)
-{
-    return (u64)(((unsigned __int128)ticks * inverse) >> 32);
-}
-
 /* False where another processor's TSC has been ahead: then it is charged later. */
 static inline bool charge(const struct runqueue *rq, struct sched_entity *e, u64 now)
 {

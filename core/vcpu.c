@@ -781,12 +781,3 @@ enum vcpu_action vcpu_shutdown(struct vcpu *v)
     log_limited("domain %u (%s) vCPU %u: triple fault", v->domain->id, v->domain->name, v->apic_id);
     return vcpu_exit(v, SOCLE_EXIT_SHUTDOWN);
 }
-
-enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7)
-{
-    v->page->debug.exception = vector;
-    v->page->debug.pc = v->rip;
-    v->page->debug.dr6 = dr6;
-    v->page->debug.dr7 = dr7;
-    return vcpu_exit(v, SOCLE_EXIT_DEBUG);
-}

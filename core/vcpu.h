@@ -149,7 +149,6 @@ struct vcpu {
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
-    struct socle_guest_debug debug;
 
     u64 count[SOCLE_STATS];
 };
@@ -256,9 +255,6 @@ enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);
 
 /* Takes from v's page what dom0 answers to its last exit; copied once. v is stopped. */
 void vcpu_take_answer(struct vcpu *v);
-
-/* #DB or #BP that dom0's debugger asked for. */
-enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7);
 
 /* XSETBV, for the loaded vCPU; checked by the caller. */
 void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);

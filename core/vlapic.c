@@ -258,12 +258,6 @@ bool vlapic_accepts_extint(const struct vlapic *l)
 
 /* ---- timer ---- */
 
-/* a * factor, where factor has 32 fraction bits. */
-static u64 scale(u64 a, u64 factor)
-{
-    return (u64)((unsigned __int128)a * factor >> 32);
-}
-
 static enum timer_mode timer_mode(const struct vlapic *l)
 {
     return (enum timer_mode)((l->reg[VLAPIC_REG_LVT_TIMER] & LVT_TIMER_MODE) >> 17);
