@@ -2,7 +2,6 @@
 /* Multiboot 1 (specification 0.6.96) and Multiboot 2 (2.0) information. */
 #include "boot/multiboot.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/log.h"
 

@@ -2,7 +2,6 @@
 /* CPUID: dom0's allow-list, guests' tables, and the fields that change while a vCPU runs. */
 #include "core/cpuid.h"
 
-#include "core/errno.h"
 #include "core/exits.h"
 #include "core/lib.h"
 #include "core/vendor.h"

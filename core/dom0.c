@@ -2,7 +2,6 @@
 /* The dom0 builder. Dom0's guest-physical addresses are machine addresses. */
 #include "core/main.h"
 #include "core/domain.h"
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/linux_boot.h"
 #include "core/log.h"

@@ -3,7 +3,6 @@
  */
 #include "core/domain.h"
 #include "core/doorbell.h"
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/log.h"
 #include "core/machine.h"

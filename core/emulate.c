@@ -10,7 +10,6 @@
  * otherwise. */
 #include "core/exits.h"
 #include "core/doorbell.h"
-#include "core/errno.h"
 #include "core/gmem.h"
 #include "core/irq.h"
 #include "core/lib.h"

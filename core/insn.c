@@ -2,7 +2,6 @@
 /* x86 instruction decoder, by tables. References: AMD64 APM vol. 3 (appendix A: opcode maps; 1.2:
  * prefixes; 1.4: ModRM and SIB), Intel SDM vol. 2 (appendix A). */
 #include "core/insn.h"
-#include "core/errno.h"
 #include "core/lib.h"
 
 /* A table entry is an insn_op or'ed with the fields and flags below; 0 is "not supported". */

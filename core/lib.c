@@ -3,8 +3,6 @@
  */
 #include "core/lib.h"
 
-#include "core/errno.h"
-
 #ifndef SOCLE_HOST
 
 /* String instructions: fast on every processor that has ERMS, and no vector registers are touched.

@@ -2,7 +2,6 @@
 /* Linux/x86 boot protocol 2.12 and later (Linux, Documentation/x86/boot.rst and zero-page.rst). */
 #include "core/linux_boot.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 
 /* Offsets in the file's first sectors and, the same, in boot_params. */

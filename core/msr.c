@@ -3,7 +3,6 @@
 #include "core/msr.h"
 
 #include "core/cpuid.h"
-#include "core/errno.h"
 #include "core/exits.h"
 #include "core/irq.h"
 #include "core/log.h"

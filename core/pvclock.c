@@ -2,7 +2,6 @@
 /* The paravirtual clock's two structures (Linux Documentation/virt/kvm/x86/msr.rst). */
 #include "core/pvclock.h"
 
-#include "core/errno.h"
 #include "core/gmem.h"
 #include "core/lib.h"
 #include "core/log.h"

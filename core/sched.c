@@ -2,7 +2,6 @@
 /* Run queues: proportional share by virtual runtime, wake-ups, work stealing, handoff, timers. */
 #include "core/sched.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/panic.h"
 

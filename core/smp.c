@@ -69,14 +69,6 @@ void ap_main(void)
 
 /* ---- starting them ---- */
 
-static void delay_us(u32 us)
-{
-    u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
-
-    while (rdtsc() - start < ticks)
-        cpu_relax();
-}
-
 static bool comes_online(const struct pcpu *cpu, u32 us)
 {
     u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
@@ -94,7 +86,7 @@ static bool comes_online(const struct pcpu *cpu, u32 us)
 static bool start_cpu(const struct pcpu *cpu, paddr_t page)
 {
     apic_send_init(cpu->apic_id);
-    delay_us(INIT_US);
+    comes_online(cpu, INIT_US); /* not yet: it waits for the first SIPI */
     apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
     if (comes_online(cpu, FIRST_US))
         return true;

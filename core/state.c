@@ -3,7 +3,6 @@
 #include "core/state.h"
 
 #include "core/cpuid.h"
-#include "core/errno.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/msr.h"

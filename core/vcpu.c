@@ -2,7 +2,6 @@
 /* vCPUs: creation, waking and stopping, exits to dom0, and what the run loops need. */
 #include "core/vcpu.h"
 #include "core/cpuid.h"
-#include "core/errno.h"
 #include "core/event.h"
 #include "core/exits.h"
 #include "core/frame.h"

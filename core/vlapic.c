@@ -2,7 +2,6 @@
 /* The virtual local APIC: register rules, interrupt priorities, timer, saved state. */
 #include "core/vlapic.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/panic.h"
 

@@ -51,6 +51,7 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 #define RFLAGS_ZF    BIT(6)
 #define RFLAGS_IF    BIT(9)
 #define RFLAGS_DF    BIT(10)
+#define RFLAGS_AC    BIT(18)
 
 enum {
     VEC_DB = 1,
@@ -68,6 +69,19 @@ enum {
 #define PF_USER    BIT(2)
 #define PF_RSVD    BIT(3)
 #define PF_FETCH   BIT(4)
+
+/* Page table entries. */
+#define PTE_P   BIT(0)
+#define PTE_W   BIT(1)
+#define PTE_U   BIT(2)
+#define PTE_PWT BIT(3)
+#define PTE_PCD BIT(4)
+#define PTE_A   BIT(5)
+#define PTE_D   BIT(6)
+#define PTE_PS  BIT(7)
+#define PTE_G   BIT(8)
+#define PTE_NX  BIT(63)
+#define PTE_PA  0x000ffffffffff000ull
 
 #define MSR_TSC            0x10
 #define MSR_APIC_BASE      0x1b
