@@ -312,8 +312,7 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
     v->gpr[RBX] = r.ebx;
     v->gpr[RCX] = r.ecx;
     v->gpr[RDX] = r.edx;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 /* ---- what follows from it ---- */

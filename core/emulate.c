@@ -122,17 +122,12 @@ static enum vcpu_action exit_emulation(struct emulation *e)
 {
     struct vcpu *v = e->v;
 
-    if (v->page && vcpu_cpl(v)) {
-        vcpu_raise_ud(v);
-        return VCPU_RESUME;
-    }
-    if (!v->page) {
+    if (!v->page)
         log_limited(
             "dom0's vCPU %u: no emulation of the instruction at rip %lx (%02x %02x %02x %02x)",
             v->handle, v->rip, e->bytes[0], e->bytes[1], e->bytes[2], e->bytes[3]);
-        vcpu_raise_ud(v);
-        return VCPU_RESUME;
-    }
+    if (!v->page || vcpu_cpl(v))
+        return vcpu_raise_ud(v);
     v->page->insn.length = e->fetched;
     memcpy(v->page->insn.bytes, e->bytes, sizeof(e->bytes));
     return vcpu_exit(v, SOCLE_EXIT_EMULATION);
@@ -236,6 +231,13 @@ static u8 piece(const struct operand *m, u8 done, gpa_t *gpa)
     return MIN(left, 8);
 }
 
+static void describe_mmio(struct vcpu *v, gpa_t gpa, u8 size, bool write)
+{
+    v->page->mmio.gpa = gpa;
+    v->page->mmio.size = size;
+    v->page->mmio.write = write;
+}
+
 static int read_mmio(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
 {
     struct vcpu *v = e->v;
@@ -251,9 +253,7 @@ static int read_mmio(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
     }
     r->reads = e->used;
     v->io = (struct io_state){.kind = IO_MMIO_READ, .gpa = gpa, .size = size, .rip = v->rip};
-    v->page->mmio.gpa = gpa;
-    v->page->mmio.size = size;
-    v->page->mmio.write = 0;
+    describe_mmio(v, gpa, size, false);
     return ASK_DOM0;
 }
 
@@ -362,9 +362,7 @@ static enum vcpu_action send_writes(struct vcpu *v)
             continue;
         }
         v->io = (struct io_state){.kind = r->writes ? IO_MMIO_WRITES : IO_MMIO_WRITE};
-        v->page->mmio.gpa = w.gpa;
-        v->page->mmio.size = w.size;
-        v->page->mmio.write = 1;
+        describe_mmio(v, w.gpa, w.size, true);
         memcpy(v->page->data, &w.data, sizeof(w.data));
         return vcpu_exit(v, SOCLE_EXIT_MMIO);
     }
@@ -721,8 +719,7 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
                 : fetch ? "fetch"
                         : "read",
                 gpa, v->rip);
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
+    return vcpu_raise_gp(v);
 }
 
 /* ---- port I/O ---- */
@@ -740,14 +737,11 @@ enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in)
 {
     u64 data = zero_extend(v->gpr[RAX], size);
 
-    if (!v->page) {
-        vcpu_raise_gp(v);
-        return VCPU_RESUME;
-    }
+    if (!v->page)
+        return vcpu_raise_gp(v);
     if (!in && doorbell_ring(v->domain, port, size, data, true)) {
         v->count[SOCLE_STAT_DOORBELL]++;
-        vcpu_skip(v);
-        return VCPU_RESUME;
+        return vcpu_skip(v);
     }
     v->io = (struct io_state){.kind = in ? IO_IN : IO_OUT,
                               .size = size,
@@ -791,8 +785,7 @@ static enum vcpu_action string_io(struct emulation *e)
 
     if (!count) {
         v->next_rip = e->next_rip;
-        vcpu_skip(v);
-        return VCPU_RESUME;
+        return vcpu_skip(v);
     }
     err = i->op == INSN_INS ? check_ins(e, gva)
                             : gmem_read_linear(v, gva, v->page->data, n * i->op_size, 0);
@@ -837,8 +830,7 @@ static enum vcpu_action complete_io(struct vcpu *v, const struct io_state *io)
     if (io->kind == IO_IN)
         reg_put(v, RAX, false, io->size, io->data);
     v->next_rip = io->next_rip;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 /* ---- CR8, and the rest of the entry points ---- */
@@ -850,17 +842,14 @@ static enum vcpu_action access_cr8(struct emulation *e)
 
     if (e->insn.reg != 8 || vcpu_cpl(v))
         return VCPU_RESUME;
-    if (e->insn.rm_is_dst) {
+    if (e->insn.rm_is_dst)
         *reg = vlapic_cr8(&v->lapic);
-    } else if (*reg & ~0xfull) {
-        vcpu_raise_gp(v);
-        return VCPU_RESUME;
-    } else {
+    else if (*reg & ~0xfull)
+        return vcpu_raise_gp(v);
+    else
         vlapic_set_cr8(&v->lapic, (u8)*reg);
-    }
     v->next_rip = e->next_rip;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 enum vcpu_action exit_emulate(struct vcpu *v)
@@ -880,8 +869,7 @@ enum vcpu_action exit_emulate(struct vcpu *v)
         return VCPU_RESUME;
     if (v->page)
         return string_io(&e);
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
+    return vcpu_raise_gp(v);
 }
 
 enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op)

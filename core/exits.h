@@ -32,9 +32,6 @@ enum vcpu_action exit_emulate(struct vcpu *v);
  * is not mapped. */
 enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op);
 
-/* The one place for instructions that no domain is offered. */
-enum vcpu_action exit_undefined(struct vcpu *v);
-
 /* ---- the rest of hypercalls and emulation ---- */
 
 /* Executes the call in d's registers; the result is in *result if the return is VCPU_RESUME.

@@ -460,6 +460,5 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     if (action != VCPU_RESUME)
         return action;
     v->gpr[RAX] = long_mode ? (u64)result : (u32)result;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }

@@ -166,26 +166,30 @@ static inline u64 vcpu_apic_base(const struct vcpu *v)
     return domain_has(v->domain, DOMAIN_LAPIC) ? v->lapic.base : v->apic_base;
 }
 
-/* The instruction that exited is done. */
-static inline void vcpu_skip(struct vcpu *v)
+/* Ends of an exit. The instruction that exited is done: */
+static inline enum vcpu_action vcpu_skip(struct vcpu *v)
 {
     v->rip = v->next_rip;
     v->retired = true;
+    return VCPU_RESUME;
 }
 
-static inline void vcpu_raise(struct vcpu *v, u8 vector, bool has_error, u32 error)
+/* ... or an exception comes in its place. */
+static inline enum vcpu_action vcpu_raise(struct vcpu *v, u8 vector, bool has_error, u32 error)
 {
     v->event = (struct event){true, has_error, vector, EVENT_EXCEPTION, error};
+    return VCPU_RESUME;
 }
 
-static inline void vcpu_raise_gp(struct vcpu *v)
+static inline enum vcpu_action vcpu_raise_gp(struct vcpu *v)
 {
-    vcpu_raise(v, 13, true, 0);
+    return vcpu_raise(v, VEC_GP, true, 0);
 }
 
-static inline void vcpu_raise_ud(struct vcpu *v)
+/* Also for instructions that no domain is offered. */
+static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
 {
-    vcpu_raise(v, 6, false, 0);
+    return vcpu_raise(v, VEC_UD, false, 0);
 }
 
 /* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's

@@ -159,18 +159,6 @@ static enum vcpu_action handle_xsetbv(struct vcpu *v)
     return exit_xsetbv(v, vmcb_of(v)->cpl, vmcb_of(v)->cr4);
 }
 
-static enum vcpu_action handle_nothing(struct vcpu *v)
-{
-    vcpu_skip(v);
-    return VCPU_RESUME;
-}
-
-static enum vcpu_action handle_rdpmc(struct vcpu *v)
-{
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
-}
-
 static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_info1;
@@ -208,8 +196,7 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
-    return VCPU_RESUME;
+    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -282,13 +269,13 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_WBINVD, handle_nothing);
+        return skip_checked(v, INSN_WBINVD, vcpu_skip);
     case SVM_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_INVD, handle_nothing);
+        return skip_checked(v, INSN_INVD, vcpu_skip);
     case SVM_EXIT_RDPMC:
         v->count[SOCLE_STAT_OTHER]++;
-        return handle_rdpmc(v);
+        return vcpu_raise_gp(v);
     case SVM_EXIT_NMI:
     case SVM_EXIT_INIT:
         return handle_interrupt(v, c);
@@ -307,7 +294,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_MWAIT_ARMED:
     case SVM_EXIT_RDPRU:
         v->count[SOCLE_STAT_OTHER]++;
-        return exit_undefined(v);
+        return vcpu_raise_ud(v);
     default:
         return vcpu_fail(v, c->exit_code, c->exit_info1, c->exit_info2);
     }
