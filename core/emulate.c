@@ -275,61 +275,29 @@ static void write_apic(struct vcpu *v, gpa_t gpa, u64 value)
     vcpu_apply_effect(v, &effect);
 }
 
-static int read_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
+static int access_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value, bool write)
 {
-    int target = target_of(e->v, gpa, false);
+    struct vcpu *v = e->v;
+    int target = target_of(v, gpa, write);
 
-    *value = 0;
     switch (target) {
     case TARGET_RAM:
-        return gmem_read(e->v, gpa, value, size, false);
+        return write ? gmem_write(v, gpa, value, size) : gmem_read(v, gpa, value, size, false);
     case TARGET_APIC:
-        *value = vlapic_mmio_read(&e->v->lapic, gpa & ~PAGE_MASK, rdtsc());
+        if (write)
+            write_apic(v, gpa, *value);
+        else
+            *value = vlapic_mmio_read(&v->lapic, gpa & ~PAGE_MASK, rdtsc());
         return 0;
     case TARGET_MMIO:
-        return read_mmio(e, gpa, size, value);
+        return write ? write_mmio(v, gpa, size, *value) : read_mmio(e, gpa, size, value);
     default:
         return target;
     }
 }
 
-static int write_piece(struct emulation *e, gpa_t gpa, u8 size, u64 value)
-{
-    int target = target_of(e->v, gpa, true);
-
-    switch (target) {
-    case TARGET_RAM:
-        return gmem_write(e->v, gpa, &value, size);
-    case TARGET_APIC:
-        write_apic(e->v, gpa, value);
-        return 0;
-    case TARGET_MMIO:
-        return write_mmio(e->v, gpa, size, value);
-    default:
-        return target;
-    }
-}
-
-static int operand_read(struct emulation *e, const struct operand *m, u64 value[2])
-{
-    u8 n;
-
-    value[0] = value[1] = 0;
-    for (u8 done = 0; done < m->size; done += n) {
-        gpa_t gpa;
-        u64 part;
-        int err;
-
-        n = piece(m, done, &gpa);
-        err = read_piece(e, gpa, n, &part);
-        if (err)
-            return err;
-        memcpy((u8 *)value + done, &part, n);
-    }
-    return 0;
-}
-
-static int operand_write(struct emulation *e, const struct operand *m, const u64 value[2])
+/* Reads or writes an operand of up to 16 bytes. */
+static int access_operand(struct emulation *e, const struct operand *m, u64 value[2], bool write)
 {
     u8 n;
 
@@ -339,12 +307,21 @@ static int operand_write(struct emulation *e, const struct operand *m, const u64
         int err;
 
         n = piece(m, done, &gpa);
-        memcpy(&part, (const u8 *)value + done, n);
-        err = write_piece(e, gpa, n, part);
+        if (write)
+            memcpy(&part, (u8 *)value + done, n);
+        err = access_piece(e, gpa, n, &part, write);
         if (err)
             return err;
+        if (!write)
+            memcpy((u8 *)value + done, &part, n);
     }
     return 0;
+}
+
+static int operand_read(struct emulation *e, const struct operand *m, u64 value[2])
+{
+    value[0] = value[1] = 0;
+    return access_operand(e, m, value, false);
 }
 
 /* Sends what the instruction has written to dom0's MMIO, one exit each. */
@@ -495,7 +472,7 @@ static int run_operand(struct emulation *e)
         return err;
     memcpy(gpr, v->gpr, sizeof(gpr));
     compute(v, i, mem);
-    err = i->mem_write ? operand_write(e, &m, mem) : 0;
+    err = i->mem_write ? access_operand(e, &m, mem, true) : 0;
     if (err) {
         memcpy(v->gpr, gpr, sizeof(gpr));
         v->rflags = rflags;
@@ -527,7 +504,7 @@ static int run_stack(struct emulation *e)
         return err;
     err = operand_read(e, &from, value);
     if (!err)
-        err = operand_write(e, &to, value);
+        err = access_operand(e, &to, value, true);
     if (err)
         return err;
     reg_put(v, RSP, false, width, top + (push ? 0 : i->op_size));
@@ -584,7 +561,7 @@ static int string_element(struct emulation *e)
         if (!err)
             insn_alu(INSN_CMP, value[0], other[0], i->op_size, &v->rflags);
     } else if (!err && uses_di(i->op)) {
-        err = operand_write(e, &dst, value);
+        err = access_operand(e, &dst, value, true);
     } else if (!err) {
         reg_put(v, RAX, false, i->op_size, value[0]);
     }

@@ -213,22 +213,14 @@ bool cmdline_option(const char *cmdline, const char *name, char *value, size_t s
     return found;
 }
 
-static u64 digit_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return (u64)(c - '0');
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? (u64)(c - 'a' + 10) : 16;
-}
-
 int parse_u64(const char *s, u64 *out)
 {
-    u64 base = s[0] == '0' && (s[1] | 0x20) == 'x' ? 16 : 10, v = 0;
-    const char *digits = base == 16 ? s + 2 : s;
+    const char *digits = s;
+    u64 v = 0;
     u32 shift = 0;
 
-    for (s = digits; digit_value(*s) < base; s++)
-        if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit_value(*s), &v))
+    for (; *s >= '0' && *s <= '9'; s++)
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *s - '0', &v))
             return -E_INVAL;
     if (s == digits)
         return -E_INVAL;

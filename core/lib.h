@@ -28,7 +28,7 @@ int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap);
  * there. */
 bool cmdline_option(const char *cmdline, const char *name, char *value, size_t size);
 
-/* Parses an unsigned decimal or 0x-hexadecimal number, with an optional K, M or G suffix, that
+/* Parses an unsigned decimal number, with an optional K, M or G suffix, that
  * fills the whole string. Returns 0, or -E_INVAL. */
 int parse_u64(const char *s, u64 *out);
 

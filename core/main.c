@@ -143,21 +143,16 @@ paddr_t boot_find_ram(u64 size, paddr_t end, u64 align)
     return 0;
 }
 
-static u64 ram_end(void)
-{
-    u64 end = 0;
+static u64 ram_end;
 
-    for (u32 i = 0; i < boot_info.map_count; i++)
-        if (boot_info.map[i].type == MEM_RAM)
-            end = boot_info.map[i].base + boot_info.map[i].length;
-    return end;
-}
-
-static void count_ram(void)
+static void measure_ram(void)
 {
-    for (u32 i = 0; i < boot_info.map_count; i++)
-        if (boot_info.map[i].type == MEM_RAM)
+    for (u32 i = 0; i < boot_info.map_count; i++) {
+        if (boot_info.map[i].type == MEM_RAM) {
+            ram_end = boot_info.map[i].base + boot_info.map[i].length;
             machine_ram_bytes += boot_info.map[i].length;
+        }
+    }
 }
 
 static bool try_heap(u64 pool, u64 table)
@@ -172,7 +167,7 @@ static bool try_heap(u64 pool, u64 table)
 /* Without a size asked for, a heap that finds no place below 4 GiB may be smaller. */
 static void choose_heap(void)
 {
-    u64 table = frame_table_bytes(ram_end() >> PAGE_SHIFT), share = machine_ram_bytes / POOL_SHARE,
+    u64 table = frame_table_bytes(ram_end >> PAGE_SHIFT), share = machine_ram_bytes / POOL_SHARE,
         pool;
     char text[24];
 
@@ -198,7 +193,7 @@ static void own_pages(paddr_t start, paddr_t end, u16 owner)
 
 static void init_memory(void)
 {
-    pfn_t frames = ram_end() >> PAGE_SHIFT;
+    pfn_t frames = ram_end >> PAGE_SHIFT;
     void *table;
 
     pool_init(phys_to_virt(heap.start), heap.end - heap.start);
@@ -312,7 +307,7 @@ void boot_main(u32 magic, u32 info)
     if (!vendor->detect(&why))
         fatal("%s", why);
     dom0_check_modules(&boot_info);
-    count_ram();
+    measure_ram();
     choose_heap();
     init_memory();
     paging_init(heap.start, heap.end - heap.start);

@@ -235,7 +235,7 @@ int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
     return err;
 }
 
-int state_set(struct vcpu *v, u32 section, const void *buf, u32 len)
+int state_set(struct vcpu *v, u32 section, void *buf, u32 len)
 {
     int err = state_check(v, section, len);
 

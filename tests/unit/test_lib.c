@@ -74,16 +74,8 @@ static void test_numbers(void **state)
     static const struct {
         const char *text;
         u64 value;
-    } good[] = {{"0", 0},
-                {"42", 42},
-                {"0x2a", 42},
-                {"0XFf", 255},
-                {"4K", 4096},
-                {"2m", 2 << 20},
-                {"3G", 3ull << 30},
-                {"0x10k", 16384},
-                {"18446744073709551615", UINT64_MAX},
-                {"0xffffffffffffffff", UINT64_MAX}};
+    } good[] = {{"0", 0},        {"42", 42},         {"4K", 4096},
+                {"2m", 2 << 20}, {"3G", 3ull << 30}, {"18446744073709551615", UINT64_MAX}};
     static const char *const bad[] = {"",
                                       "x",
                                       "0x",
