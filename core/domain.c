@@ -4,7 +4,6 @@
 #include "core/domain.h"
 #include "core/doorbell.h"
 #include "core/lib.h"
-#include "core/log.h"
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"

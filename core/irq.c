@@ -3,7 +3,6 @@
 #include "core/irq.h"
 #include "core/event.h"
 #include "core/log.h"
-#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/x86.h"
 #include "drivers/apic.h"

@@ -65,7 +65,7 @@ static inline u64 zero_extend(u64 value, u8 size)
 
 static inline s64 sign_extend(u64 value, u8 size)
 {
-    u8 unused = (u8)(64 - 8 * size);
+    u8 unused = (64 - 8 * size) & 63;
 
     return (s64)(value << unused) >> unused;
 }

@@ -4,7 +4,6 @@
 
 #include "core/abi.h"
 #include "core/frame.h"
-#include "core/lib.h"
 #include "core/paging.h"
 #include "core/panic.h"
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
 #include "core/exits.h"
-#include "core/irq.h"
-#include "core/log.h"
 #include "core/paging.h"
 #include "core/panic.h"
 #include "core/pcpu.h"

@@ -2,7 +2,6 @@
 /* AMD SVM: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "svm/svm.h"
 #include "core/lib.h"
-#include "core/log.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
 #include "core/trap.h"
