@@ -3,7 +3,9 @@
  */
 #include "core/domain.h"
 #include "core/doorbell.h"
+#include "core/errno.h"
 #include "core/lib.h"
+#include "core/log.h"
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
@@ -172,7 +174,7 @@ static bool all_quiet(struct domain *d)
         if (pcpus[i] == this_cpu() ||
             __atomic_load_n(&pcpus[i]->epoch, __ATOMIC_ACQUIRE) >= d->epoch)
             continue;
-        pcpu_kick((int)i);
+        pcpu_kick(i);
         quiet = false;
     }
     return quiet;
@@ -236,7 +238,10 @@ static int set_affinity(struct domain *d, u64 mask)
         affinity[i] = ~0ull;
     d->affinity = mask;
     for (u32 i = 0; i < d->vcpu_count; i++) {
-        pcpu_kick(sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc()));
+        int kick = sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc());
+
+        if (kick >= 0)
+            pcpu_kick((u32)kick);
     }
     return 0;
 }
@@ -363,7 +368,7 @@ static void wait_for_processor(struct pcpu *cpu, const struct domain *d)
 
     if (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) != d)
         return;
-    pcpu_kick((int)cpu->id);
+    pcpu_kick(cpu->id);
     while (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) == d &&
            __atomic_load_n(&cpu->entries, __ATOMIC_ACQUIRE) == entries)
         cpu_relax();

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Doorbells: a hash table by address. */
+/* Doorbells: a hash table by address, chained by index. */
 #include "core/doorbell.h"
 #include "core/abi.h"
 #include "core/domain.h"
+#include "core/errno.h"
 #include "core/event.h"
 #include "core/pool.h"
 
 #define HEADS     256
 #define PER_PAGE  128
 #define PAGES     16
+#define NONE      0xffff
 #define FLAG_MASK (SOCLE_DOORBELL_PIO | SOCLE_DOORBELL_MATCH)
 
 struct doorbell {
@@ -16,18 +18,25 @@ struct doorbell {
     u64 data;
     u32 port;
     u16 flags; /* SOCLE_DOORBELL_* and the length in the low byte */
-    struct doorbell *next;
+    u16 next;
+    u64 reserved;
 };
 _Static_assert(sizeof(struct doorbell) * PER_PAGE == PAGE_SIZE, "doorbells fill pages");
 
 struct doorbell_table {
     struct spinlock lock;
-    u32 pages;
-    struct doorbell *free;
-    struct doorbell *head[HEADS];
+    u16 count;
+    u16 free; /* chain of removed entries */
+    u16 used; /* entries ever used */
+    u16 head[HEADS];
     struct doorbell *page[PAGES];
 };
 _Static_assert(sizeof(struct doorbell_table) <= PAGE_SIZE, "the table is one page");
+
+static struct doorbell *entry(struct doorbell_table *t, u16 i)
+{
+    return &t->page[i / PER_PAGE][i % PER_PAGE];
+}
 
 static u32 hash(u64 addr)
 {
@@ -48,20 +57,19 @@ static bool matches(const struct doorbell *b, u64 addr, u8 len, u64 data, bool p
 bool doorbell_ring(struct domain *d, u64 addr, u8 len, u64 data, bool pio)
 {
     struct doorbell_table *t = __atomic_load_n(&d->doorbells, __ATOMIC_ACQUIRE);
-    const struct doorbell *b;
-    u32 port = 0;
+    u32 port = ~0u;
 
-    if (!t || !t->head[hash(addr)])
+    if (!t || t->head[hash(addr)] == NONE)
         return false;
     spin_lock(&t->lock);
-    for (b = t->head[hash(addr)]; b && !matches(b, addr, len, data, pio); b = b->next)
-        ;
-    if (b)
-        port = b->port;
+    for (u16 i = t->head[hash(addr)]; i != NONE && port == ~0u; i = entry(t, i)->next)
+        if (matches(entry(t, i), addr, len, data, pio))
+            port = entry(t, i)->port;
     spin_unlock(&t->lock);
-    if (b)
-        event_raise(port);
-    return b;
+    if (port == ~0u)
+        return false;
+    event_raise(port);
+    return true;
 }
 
 static bool same(const struct doorbell *a, const struct doorbell *b)
@@ -70,10 +78,10 @@ static bool same(const struct doorbell *a, const struct doorbell *b)
 }
 
 /* The link that leads to an equal entry, or NULL. */
-static struct doorbell **find_link(struct doorbell_table *t, const struct doorbell *b)
+static u16 *find_link(struct doorbell_table *t, const struct doorbell *b)
 {
-    for (struct doorbell **link = &t->head[hash(b->addr)]; *link; link = &(*link)->next)
-        if (same(*link, b))
+    for (u16 *link = &t->head[hash(b->addr)]; *link != NONE; link = &entry(t, *link)->next)
+        if (same(entry(t, *link), b))
             return link;
     return NULL;
 }
@@ -94,38 +102,38 @@ static int parse(struct doorbell *b, u64 addr, u64 info, u64 data)
     return 0;
 }
 
-/* More unused entries. Under the lock. */
-static int add_page(struct domain *d, struct doorbell_table *t)
+/* An unused entry, or NONE with the cause in *err. Under the lock. */
+static u16 take_entry(struct domain *d, struct doorbell_table *t, int *err)
 {
-    struct doorbell *page;
+    u16 i = t->free;
 
-    if (t->pages == PAGES)
-        return -E_NOSPC;
-    page = pool_alloc(&d->charge);
-    if (!page)
-        return -E_NOMEM;
-    t->page[t->pages++] = page;
-    for (u32 i = 0; i < PER_PAGE; i++) {
-        page[i].next = t->free;
-        t->free = &page[i];
+    if (i != NONE) {
+        t->free = entry(t, i)->next;
+        return i;
     }
-    return 0;
+    *err = -E_NOSPC;
+    if (t->used == PAGES * PER_PAGE)
+        return NONE;
+    *err = -E_NOMEM;
+    if (!t->page[t->used / PER_PAGE])
+        t->page[t->used / PER_PAGE] = pool_alloc(&d->charge);
+    return t->page[t->used / PER_PAGE] ? t->used++ : NONE;
 }
 
 static int insert(struct domain *d, struct doorbell_table *t, const struct doorbell *b)
 {
-    struct doorbell **head = &t->head[hash(b->addr)], *entry;
-    int err = t->free ? 0 : add_page(d, t);
+    int err = -E_EXIST;
+    u16 i;
 
     if (find_link(t, b))
-        return -E_EXIST;
-    if (err)
         return err;
-    entry = t->free;
-    t->free = entry->next;
-    *entry = *b;
-    entry->next = *head;
-    *head = entry;
+    i = take_entry(d, t, &err);
+    if (i == NONE)
+        return err;
+    *entry(t, i) = *b;
+    entry(t, i)->next = t->head[hash(b->addr)];
+    t->head[hash(b->addr)] = i;
+    t->count++;
     return 0;
 }
 
@@ -135,8 +143,10 @@ static struct doorbell_table *table_of(struct domain *d)
 
     spin_lock(&d->lock);
     t = d->doorbells;
-    if (!t) {
-        t = pool_alloc(&d->charge);
+    if (!t && (t = pool_alloc(&d->charge))) {
+        for (u32 i = 0; i < HEADS; i++)
+            t->head[i] = NONE;
+        t->free = NONE;
         __atomic_store_n(&d->doorbells, t, __ATOMIC_RELEASE);
     }
     spin_unlock(&d->lock);
@@ -164,7 +174,7 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
 {
     struct doorbell_table *t = d->doorbells;
     struct doorbell b;
-    struct doorbell **link, *entry;
+    u16 *link, i;
     int err = parse(&b, addr, info, data);
 
     if (err || !t)
@@ -172,10 +182,11 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
     spin_lock(&t->lock);
     link = find_link(t, &b);
     if (link) {
-        entry = *link;
-        *link = entry->next;
-        entry->next = t->free;
-        t->free = entry;
+        i = *link;
+        *link = entry(t, i)->next;
+        entry(t, i)->next = t->free;
+        t->free = i;
+        t->count--;
     }
     spin_unlock(&t->lock);
     return link ? 0 : -E_NOENT;
@@ -187,8 +198,9 @@ void doorbell_free_all(struct domain *d)
 
     if (!t)
         return;
-    while (t->pages)
-        pool_free(t->page[--t->pages], &d->charge);
+    for (u32 i = 0; i < PAGES; i++)
+        if (t->page[i])
+            pool_free(t->page[i], &d->charge);
     d->doorbells = NULL;
     pool_free(t, &d->charge);
 }

@@ -3,6 +3,7 @@
 #include "core/irq.h"
 #include "core/event.h"
 #include "core/log.h"
+#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/x86.h"
 #include "drivers/apic.h"
@@ -208,6 +209,6 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
-    else
-        pcpu_kick(kick);
+    else if (kick >= 0)
+        pcpu_kick((u32)kick);
 }

@@ -14,7 +14,10 @@
  * off. */
 void uart_init(u16 port);
 
-/* The log's sink: a newline goes out as CR LF. A character that waits too long for room is lost. */
+/* Waits a bounded time for room, else the character is lost. */
+void uart_putc(char c);
+
+/* The log's sink: a newline goes out as CR LF. */
 void uart_write(const char *text, size_t len);
 
 #endif
