@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 import machine as machine_module  # noqa: E402
@@ -56,32 +55,6 @@ def dom0_run(log_directory):
                                           **arguments)
 
     return run
-
-
-# Seen once so far, not yet explained: under QEMU 7.2's TCG an exit of dom0's vCPU is a nested page fault at the
-# instruction behind Socle's own VMRUN, with Socle's own CR3, as if the emulated processor had gone on with nested
-# paging after #VMEXIT. The architecture has no way there.
-EMULATOR_DEFECT = re.compile(rb"refused, rip ffffffff802")
-
-
-def emulator_failed(item):
-    return any(EMULATOR_DEFECT.search(m.log.read_bytes()) for m in getattr(item, "machines", []) if m.log.exists())
-
-
-def pytest_runtest_protocol(item, nextitem):
-    """A test whose emulated processor went wrong by itself runs once more, and says so."""
-    if "machine" not in item.fixturenames:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    if any(r.failed for r in reports) and emulator_failed(item):
-        print(f"\n{item.nodeid}: the emulated processor reported a guest's exit inside Socle; once more")
-        item._initrequest()
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -237,6 +237,7 @@ def check_balloon(m):
     more = int(sh(m, "available"))
     print(f"balloon: QEMU's RSS {full} -> {small} kB, MemAvailable {free} -> {more} kB")
     assert 54 << 10 <= full - small <= 68 << 10
+    assert 32 << 10 <= more - free
     sh(m, "monitor g 'balloon 256'")
     wait(m, 60, "says g MEM-BACK")
     back = int(sh(m, "rss g"))
