@@ -2,7 +2,6 @@
 /* The memory map that the boot paths build: one sorted list without overlaps. */
 #include "boot/boot_info.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 
 #define PADDR_END BIT(52) /* architectural limit of physical addresses */

@@ -2,7 +2,6 @@
 /* Multiboot 1 (specification 0.6.96) and Multiboot 2 (2.0) information. */
 #include "boot/multiboot.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/log.h"
 
@@ -24,22 +23,10 @@ static int add_module(struct boot_info *bi, u32 start, u32 end, struct boot_modu
     return 0;
 }
 
-/* A loader without a map: what the BIOS said 30 years ago, in KiB. */
-static int add_basic_memory(struct boot_info *bi, u32 lower, u32 upper)
-{
-    if (!bi->map_count) {
-        boot_map_add(bi, 0, lower * 1024ull, MEM_RAM);
-        boot_map_add(bi, 0x100000, upper * 1024ull, MEM_RAM);
-    }
-    return boot_map_normalize(bi);
-}
-
 /* ---- Multiboot 1 ---- */
 
 enum {
     MB1_FLAGS = 0,
-    MB1_MEM_LOWER = 4,
-    MB1_MEM_UPPER = 8,
     MB1_CMDLINE = 16,
     MB1_MODS_COUNT = 20,
     MB1_MODS_ADDR = 24,
@@ -48,7 +35,6 @@ enum {
     MB1_LOADER = 64,
     MB1_SIZE = 88,
 
-    MB1_HAS_MEM = 1 << 0,
     MB1_HAS_CMDLINE = 1 << 2,
     MB1_HAS_MODS = 1 << 3,
     MB1_HAS_MMAP = 1 << 6,
@@ -144,11 +130,7 @@ int multiboot1_parse(paddr_t info, boot_phys_fn phys, struct boot_info *bi)
         err = mb1_modules(phys, load_u32(p + MB1_MODS_ADDR), load_u32(p + MB1_MODS_COUNT), bi);
     if (!err && flags & MB1_HAS_MMAP)
         err = mb1_memory_map(phys, load_u32(p + MB1_MMAP_ADDR), load_u32(p + MB1_MMAP_LENGTH), bi);
-    if (err)
-        return err;
-    if (!(flags & MB1_HAS_MEM))
-        return add_basic_memory(bi, 0, 0);
-    return add_basic_memory(bi, load_u32(p + MB1_MEM_LOWER), load_u32(p + MB1_MEM_UPPER));
+    return err ? err : boot_map_normalize(bi);
 }
 
 /* ---- Multiboot 2 ---- */
@@ -158,7 +140,6 @@ enum {
     MB2_CMDLINE = 1,
     MB2_LOADER = 2,
     MB2_MODULE = 3,
-    MB2_BASIC_MEMORY = 4,
     MB2_MMAP = 6,
     MB2_ACPI_OLD = 14,
     MB2_ACPI_NEW = 15,
@@ -200,7 +181,7 @@ static void mb2_rsdp(const u8 *text, u32 len, u32 want, struct boot_info *bi)
     bi->rsdp_len = want;
 }
 
-static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi, u32 basic[2])
+static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi)
 {
     struct boot_module *m;
     int err;
@@ -217,12 +198,6 @@ static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi, u32 basic[2])
         if (!err && m)
             copy_text(tag + 16, size - 16, m->cmdline, sizeof(m->cmdline));
         return err;
-    case MB2_BASIC_MEMORY:
-        if (size >= 16) {
-            basic[0] = load_u32(tag + 8);
-            basic[1] = load_u32(tag + 12);
-        }
-        return 0;
     case MB2_MMAP:
         return mb2_memory_map(tag, size, bi);
     case MB2_ACPI_OLD:
@@ -239,7 +214,6 @@ static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi, u32 basic[2])
 int multiboot2_parse(const void *info, size_t max_len, struct boot_info *bi)
 {
     const u8 *p = info;
-    u32 basic[2] = {0, 0};
     size_t total, at = 8;
 
     memset(bi, 0, sizeof(*bi));
@@ -254,10 +228,10 @@ int multiboot2_parse(const void *info, size_t max_len, struct boot_info *bi)
             break;
         if (size < 8 || size > total - at)
             return -E_INVAL;
-        err = mb2_tag(p + at, size, bi, basic);
+        err = mb2_tag(p + at, size, bi);
         if (err)
             return err;
         at += ALIGN_UP((u64)size, 8);
     }
-    return add_basic_memory(bi, basic[0], basic[1]);
+    return boot_map_normalize(bi);
 }

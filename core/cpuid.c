@@ -2,7 +2,6 @@
 /* CPUID: dom0's allow-list, guests' tables, and the fields that change while a vCPU runs. */
 #include "core/cpuid.h"
 
-#include "core/errno.h"
 #include "core/exits.h"
 #include "core/lib.h"
 #include "core/vendor.h"
@@ -260,7 +259,6 @@ int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n)
         return -E_INVAL;
     memcpy(v->cpuid, entries, n * sizeof(*entries));
     memset(v->cpuid_bucket, 0, sizeof(v->cpuid_bucket));
-    v->cpuid_count = n;
     /* From the end, so that of two equal entries the first is found. */
     for (u32 i = n; i; i--) {
         u8 *bucket = &v->cpuid_bucket[bucket_of(v->cpuid[i - 1].leaf)];
@@ -314,8 +312,7 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
     v->gpr[RBX] = r.ebx;
     v->gpr[RCX] = r.ecx;
     v->gpr[RDX] = r.edx;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 /* ---- what follows from it ---- */

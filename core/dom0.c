@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The dom0 builder. Dom0's guest-physical addresses are machine addresses. */
-#include "core/dom0.h"
+#include "core/main.h"
 #include "core/domain.h"
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/linux_boot.h"
 #include "core/log.h"
-#include "core/main.h"
 #include "core/npt.h"
 #include "core/paging.h"
 #include "core/pcpu.h"

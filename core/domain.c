@@ -3,9 +3,7 @@
  */
 #include "core/domain.h"
 #include "core/doorbell.h"
-#include "core/errno.h"
 #include "core/lib.h"
-#include "core/log.h"
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
@@ -174,7 +172,7 @@ static bool all_quiet(struct domain *d)
         if (pcpus[i] == this_cpu() ||
             __atomic_load_n(&pcpus[i]->epoch, __ATOMIC_ACQUIRE) >= d->epoch)
             continue;
-        pcpu_kick(i);
+        pcpu_kick((int)i);
         quiet = false;
     }
     return quiet;
@@ -238,10 +236,7 @@ static int set_affinity(struct domain *d, u64 mask)
         affinity[i] = ~0ull;
     d->affinity = mask;
     for (u32 i = 0; i < d->vcpu_count; i++) {
-        int kick = sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc());
-
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
+        pcpu_kick(sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc()));
     }
     return 0;
 }
@@ -368,7 +363,7 @@ static void wait_for_processor(struct pcpu *cpu, const struct domain *d)
 
     if (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) != d)
         return;
-    pcpu_kick(cpu->id);
+    pcpu_kick((int)cpu->id);
     while (__atomic_load_n(&cpu->active, __ATOMIC_ACQUIRE) == d &&
            __atomic_load_n(&cpu->entries, __ATOMIC_ACQUIRE) == entries)
         cpu_relax();

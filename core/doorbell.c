@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Doorbells: a hash table by address, chained by index. */
+/* Doorbells: a hash table by address. */
 #include "core/doorbell.h"
 #include "core/abi.h"
 #include "core/domain.h"
-#include "core/errno.h"
 #include "core/event.h"
 #include "core/pool.h"
 
 #define HEADS     256
 #define PER_PAGE  128
 #define PAGES     16
-#define NONE      0xffff
 #define FLAG_MASK (SOCLE_DOORBELL_PIO | SOCLE_DOORBELL_MATCH)
 
 struct doorbell {
@@ -18,25 +16,18 @@ struct doorbell {
     u64 data;
     u32 port;
     u16 flags; /* SOCLE_DOORBELL_* and the length in the low byte */
-    u16 next;
-    u64 reserved;
+    struct doorbell *next;
 };
 _Static_assert(sizeof(struct doorbell) * PER_PAGE == PAGE_SIZE, "doorbells fill pages");
 
 struct doorbell_table {
     struct spinlock lock;
-    u16 count;
-    u16 free; /* chain of removed entries */
-    u16 used; /* entries ever used */
-    u16 head[HEADS];
+    u32 pages;
+    struct doorbell *free;
+    struct doorbell *head[HEADS];
     struct doorbell *page[PAGES];
 };
 _Static_assert(sizeof(struct doorbell_table) <= PAGE_SIZE, "the table is one page");
-
-static struct doorbell *entry(struct doorbell_table *t, u16 i)
-{
-    return &t->page[i / PER_PAGE][i % PER_PAGE];
-}
 
 static u32 hash(u64 addr)
 {
@@ -57,19 +48,20 @@ static bool matches(const struct doorbell *b, u64 addr, u8 len, u64 data, bool p
 bool doorbell_ring(struct domain *d, u64 addr, u8 len, u64 data, bool pio)
 {
     struct doorbell_table *t = __atomic_load_n(&d->doorbells, __ATOMIC_ACQUIRE);
-    u32 port = ~0u;
+    const struct doorbell *b;
+    u32 port = 0;
 
-    if (!t || t->head[hash(addr)] == NONE)
+    if (!t || !t->head[hash(addr)])
         return false;
     spin_lock(&t->lock);
-    for (u16 i = t->head[hash(addr)]; i != NONE && port == ~0u; i = entry(t, i)->next)
-        if (matches(entry(t, i), addr, len, data, pio))
-            port = entry(t, i)->port;
+    for (b = t->head[hash(addr)]; b && !matches(b, addr, len, data, pio); b = b->next)
+        ;
+    if (b)
+        port = b->port;
     spin_unlock(&t->lock);
-    if (port == ~0u)
-        return false;
-    event_raise(port);
-    return true;
+    if (b)
+        event_raise(port);
+    return b;
 }
 
 static bool same(const struct doorbell *a, const struct doorbell *b)
@@ -78,10 +70,10 @@ static bool same(const struct doorbell *a, const struct doorbell *b)
 }
 
 /* The link that leads to an equal entry, or NULL. */
-static u16 *find_link(struct doorbell_table *t, const struct doorbell *b)
+static struct doorbell **find_link(struct doorbell_table *t, const struct doorbell *b)
 {
-    for (u16 *link = &t->head[hash(b->addr)]; *link != NONE; link = &entry(t, *link)->next)
-        if (same(entry(t, *link), b))
+    for (struct doorbell **link = &t->head[hash(b->addr)]; *link; link = &(*link)->next)
+        if (same(*link, b))
             return link;
     return NULL;
 }
@@ -102,38 +94,38 @@ static int parse(struct doorbell *b, u64 addr, u64 info, u64 data)
     return 0;
 }
 
-/* An unused entry, or NONE with the cause in *err. Under the lock. */
-static u16 take_entry(struct domain *d, struct doorbell_table *t, int *err)
+/* More unused entries. Under the lock. */
+static int add_page(struct domain *d, struct doorbell_table *t)
 {
-    u16 i = t->free;
+    struct doorbell *page;
 
-    if (i != NONE) {
-        t->free = entry(t, i)->next;
-        return i;
+    if (t->pages == PAGES)
+        return -E_NOSPC;
+    page = pool_alloc(&d->charge);
+    if (!page)
+        return -E_NOMEM;
+    t->page[t->pages++] = page;
+    for (u32 i = 0; i < PER_PAGE; i++) {
+        page[i].next = t->free;
+        t->free = &page[i];
     }
-    *err = -E_NOSPC;
-    if (t->used == PAGES * PER_PAGE)
-        return NONE;
-    *err = -E_NOMEM;
-    if (!t->page[t->used / PER_PAGE])
-        t->page[t->used / PER_PAGE] = pool_alloc(&d->charge);
-    return t->page[t->used / PER_PAGE] ? t->used++ : NONE;
+    return 0;
 }
 
 static int insert(struct domain *d, struct doorbell_table *t, const struct doorbell *b)
 {
-    int err = -E_EXIST;
-    u16 i;
+    struct doorbell **head = &t->head[hash(b->addr)], *entry;
+    int err = t->free ? 0 : add_page(d, t);
 
     if (find_link(t, b))
+        return -E_EXIST;
+    if (err)
         return err;
-    i = take_entry(d, t, &err);
-    if (i == NONE)
-        return err;
-    *entry(t, i) = *b;
-    entry(t, i)->next = t->head[hash(b->addr)];
-    t->head[hash(b->addr)] = i;
-    t->count++;
+    entry = t->free;
+    t->free = entry->next;
+    *entry = *b;
+    entry->next = *head;
+    *head = entry;
     return 0;
 }
 
@@ -143,10 +135,8 @@ static struct doorbell_table *table_of(struct domain *d)
 
     spin_lock(&d->lock);
     t = d->doorbells;
-    if (!t && (t = pool_alloc(&d->charge))) {
-        for (u32 i = 0; i < HEADS; i++)
-            t->head[i] = NONE;
-        t->free = NONE;
+    if (!t) {
+        t = pool_alloc(&d->charge);
         __atomic_store_n(&d->doorbells, t, __ATOMIC_RELEASE);
     }
     spin_unlock(&d->lock);
@@ -174,7 +164,7 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
 {
     struct doorbell_table *t = d->doorbells;
     struct doorbell b;
-    u16 *link, i;
+    struct doorbell **link, *entry;
     int err = parse(&b, addr, info, data);
 
     if (err || !t)
@@ -182,11 +172,10 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
     spin_lock(&t->lock);
     link = find_link(t, &b);
     if (link) {
-        i = *link;
-        *link = entry(t, i)->next;
-        entry(t, i)->next = t->free;
-        t->free = i;
-        t->count--;
+        entry = *link;
+        *link = entry->next;
+        entry->next = t->free;
+        t->free = entry;
     }
     spin_unlock(&t->lock);
     return link ? 0 : -E_NOENT;
@@ -198,9 +187,8 @@ void doorbell_free_all(struct domain *d)
 
     if (!t)
         return;
-    for (u32 i = 0; i < PAGES; i++)
-        if (t->page[i])
-            pool_free(t->page[i], &d->charge);
+    while (t->pages)
+        pool_free(t->page[--t->pages], &d->charge);
     d->doorbells = NULL;
     pool_free(t, &d->charge);
 }

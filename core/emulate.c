@@ -8,10 +8,8 @@
  * A guest may change the instruction at any time, so what is decoded need not be what exited: each
  * exit carries out only what the processor has checked the rights for, and lets the guest run on
  * otherwise. */
-#include "core/emulate.h"
-#include "core/doorbell.h"
-#include "core/errno.h"
 #include "core/exits.h"
+#include "core/doorbell.h"
 #include "core/gmem.h"
 #include "core/irq.h"
 #include "core/lib.h"
@@ -48,23 +46,11 @@ struct operand {
     u8 size;
 };
 
-static u64 truncate(u64 value, u8 size)
-{
-    return size < 8 ? value & (BIT(8 * size) - 1) : value;
-}
-
-static u64 sign_extend(u64 value, u8 size)
-{
-    u8 unused = (u8)(64 - 8 * size);
-
-    return (u64)((s64)(value << unused) >> unused);
-}
-
 /* ---- registers ---- */
 
 static u64 reg_get(const struct vcpu *v, u8 reg, bool high, u8 size)
 {
-    return truncate(v->gpr[reg] >> (high ? 8 : 0), size);
+    return zero_extend(v->gpr[reg] >> (high ? 8 : 0), size);
 }
 
 /* As the processor does: 32-bit results clear the upper half, smaller ones leave the rest alone. */
@@ -73,7 +59,7 @@ static void reg_put(struct vcpu *v, u8 reg, bool high, u8 size, u64 value)
     u64 *r = &v->gpr[reg], mask = size == 1 ? 0xff : 0xffff;
 
     if (size >= 4)
-        *r = truncate(value, size);
+        *r = zero_extend(value, size);
     else if (high)
         *r = (*r & ~0xff00ull) | (value & 0xff) << 8;
     else
@@ -136,18 +122,12 @@ static enum vcpu_action exit_emulation(struct emulation *e)
 {
     struct vcpu *v = e->v;
 
-    if (v->page && vcpu_cpl(v)) {
-        vcpu_raise_ud(v);
-        return VCPU_RESUME;
-    }
-    if (!v->page) {
+    if (!v->page)
         log_limited(
-            "dom0's vCPU %u: no emulation of the instruction at rip %llx (%02x %02x %02x %02x)",
-            v->handle, (unsigned long long)v->rip, e->bytes[0], e->bytes[1], e->bytes[2],
-            e->bytes[3]);
-        vcpu_raise_ud(v);
-        return VCPU_RESUME;
-    }
+            "dom0's vCPU %u: no emulation of the instruction at rip %lx (%02x %02x %02x %02x)",
+            v->handle, v->rip, e->bytes[0], e->bytes[1], e->bytes[2], e->bytes[3]);
+    if (!v->page || vcpu_cpl(v))
+        return vcpu_raise_ud(v);
     v->page->insn.length = e->fetched;
     memcpy(v->page->insn.bytes, e->bytes, sizeof(e->bytes));
     return vcpu_exit(v, SOCLE_EXIT_EMULATION);
@@ -251,6 +231,13 @@ static u8 piece(const struct operand *m, u8 done, gpa_t *gpa)
     return MIN(left, 8);
 }
 
+static void describe_mmio(struct vcpu *v, gpa_t gpa, u8 size, bool write)
+{
+    v->page->mmio.gpa = gpa;
+    v->page->mmio.size = size;
+    v->page->mmio.write = write;
+}
+
 static int read_mmio(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
 {
     struct vcpu *v = e->v;
@@ -266,9 +253,7 @@ static int read_mmio(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
     }
     r->reads = e->used;
     v->io = (struct io_state){.kind = IO_MMIO_READ, .gpa = gpa, .size = size, .rip = v->rip};
-    v->page->mmio.gpa = gpa;
-    v->page->mmio.size = size;
-    v->page->mmio.write = 0;
+    describe_mmio(v, gpa, size, false);
     return ASK_DOM0;
 }
 
@@ -290,61 +275,29 @@ static void write_apic(struct vcpu *v, gpa_t gpa, u64 value)
     vcpu_apply_effect(v, &effect);
 }
 
-static int read_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value)
+static int access_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value, bool write)
 {
-    int target = target_of(e->v, gpa, false);
+    struct vcpu *v = e->v;
+    int target = target_of(v, gpa, write);
 
-    *value = 0;
     switch (target) {
     case TARGET_RAM:
-        return gmem_read(e->v, gpa, value, size, false);
+        return write ? gmem_write(v, gpa, value, size) : gmem_read(v, gpa, value, size, false);
     case TARGET_APIC:
-        *value = vlapic_mmio_read(&e->v->lapic, gpa & ~PAGE_MASK, rdtsc());
+        if (write)
+            write_apic(v, gpa, *value);
+        else
+            *value = vlapic_mmio_read(&v->lapic, gpa & ~PAGE_MASK, rdtsc());
         return 0;
     case TARGET_MMIO:
-        return read_mmio(e, gpa, size, value);
+        return write ? write_mmio(v, gpa, size, *value) : read_mmio(e, gpa, size, value);
     default:
         return target;
     }
 }
 
-static int write_piece(struct emulation *e, gpa_t gpa, u8 size, u64 value)
-{
-    int target = target_of(e->v, gpa, true);
-
-    switch (target) {
-    case TARGET_RAM:
-        return gmem_write(e->v, gpa, &value, size);
-    case TARGET_APIC:
-        write_apic(e->v, gpa, value);
-        return 0;
-    case TARGET_MMIO:
-        return write_mmio(e->v, gpa, size, value);
-    default:
-        return target;
-    }
-}
-
-static int operand_read(struct emulation *e, const struct operand *m, u64 value[2])
-{
-    u8 n;
-
-    value[0] = value[1] = 0;
-    for (u8 done = 0; done < m->size; done += n) {
-        gpa_t gpa;
-        u64 part;
-        int err;
-
-        n = piece(m, done, &gpa);
-        err = read_piece(e, gpa, n, &part);
-        if (err)
-            return err;
-        memcpy((u8 *)value + done, &part, n);
-    }
-    return 0;
-}
-
-static int operand_write(struct emulation *e, const struct operand *m, const u64 value[2])
+/* Reads or writes an operand of up to 16 bytes. */
+static int access_operand(struct emulation *e, const struct operand *m, u64 value[2], bool write)
 {
     u8 n;
 
@@ -354,12 +307,21 @@ static int operand_write(struct emulation *e, const struct operand *m, const u64
         int err;
 
         n = piece(m, done, &gpa);
-        memcpy(&part, (const u8 *)value + done, n);
-        err = write_piece(e, gpa, n, part);
+        if (write)
+            memcpy(&part, (u8 *)value + done, n);
+        err = access_piece(e, gpa, n, &part, write);
         if (err)
             return err;
+        if (!write)
+            memcpy((u8 *)value + done, &part, n);
     }
     return 0;
+}
+
+static int operand_read(struct emulation *e, const struct operand *m, u64 value[2])
+{
+    value[0] = value[1] = 0;
+    return access_operand(e, m, value, false);
 }
 
 /* Sends what the instruction has written to dom0's MMIO, one exit each. */
@@ -377,9 +339,7 @@ static enum vcpu_action send_writes(struct vcpu *v)
             continue;
         }
         v->io = (struct io_state){.kind = r->writes ? IO_MMIO_WRITES : IO_MMIO_WRITE};
-        v->page->mmio.gpa = w.gpa;
-        v->page->mmio.size = w.size;
-        v->page->mmio.write = 1;
+        describe_mmio(v, w.gpa, w.size, true);
         memcpy(v->page->data, &w.data, sizeof(w.data));
         return vcpu_exit(v, SOCLE_EXIT_MMIO);
     }
@@ -416,8 +376,8 @@ static void compute_cmpxchg(struct vcpu *v, const struct insn *i, u64 *mem)
 static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2])
 {
     u8 half = i->mem_size / 2;
-    u64 low = truncate(mem[0], half), high = half == 8 ? mem[1] : mem[0] >> 32;
-    bool same = low == truncate(v->gpr[RAX], half) && high == truncate(v->gpr[RDX], half);
+    u64 low = zero_extend(mem[0], half), high = half == 8 ? mem[1] : mem[0] >> 32;
+    bool same = low == zero_extend(v->gpr[RAX], half) && high == zero_extend(v->gpr[RDX], half);
 
     v->rflags = (v->rflags & ~RFLAGS_ZF) | (same ? RFLAGS_ZF : 0);
     if (!same) {
@@ -427,7 +387,7 @@ static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2
         mem[0] = v->gpr[RBX];
         mem[1] = v->gpr[RCX];
     } else {
-        mem[0] = truncate(v->gpr[RBX], 4) | v->gpr[RCX] << 32;
+        mem[0] = zero_extend(v->gpr[RBX], 4) | v->gpr[RCX] << 32;
     }
 }
 
@@ -435,7 +395,7 @@ static void compute_cmpxchg_pair(struct vcpu *v, const struct insn *i, u64 mem[2
  * register. */
 static void compute_alu(struct vcpu *v, const struct insn *i, u64 *mem)
 {
-    u64 reg = source(v, i), value = truncate(*mem, i->op_size);
+    u64 reg = source(v, i), value = zero_extend(*mem, i->op_size);
 
     if (i->rm_is_dst) {
         *mem = insn_alu(i->op, value, reg, i->op_size, &v->rflags);
@@ -461,7 +421,7 @@ static void compute_move(struct vcpu *v, const struct insn *i, u64 *mem)
     if (i->op == INSN_MOVBE)
         value = swap_bytes(value, i->op_size);
     else if (i->op == INSN_MOVSX)
-        value = sign_extend(value, i->mem_size);
+        value = (u64)sign_extend(value, i->mem_size);
     if (i->rm_is_dst)
         *mem = value;
     else
@@ -512,7 +472,7 @@ static int run_operand(struct emulation *e)
         return err;
     memcpy(gpr, v->gpr, sizeof(gpr));
     compute(v, i, mem);
-    err = i->mem_write ? operand_write(e, &m, mem) : 0;
+    err = i->mem_write ? access_operand(e, &m, mem, true) : 0;
     if (err) {
         memcpy(v->gpr, gpr, sizeof(gpr));
         v->rflags = rflags;
@@ -531,12 +491,12 @@ static int run_stack(struct emulation *e)
     bool push = i->op == INSN_PUSH;
     u8 width = vcpu_is_64bit(v) ? 8 : v->sregs.seg[SOCLE_SEG_SS].attr & BIT(10) ? 4 : 2;
     u64 top = v->gpr[RSP] - (push ? i->op_size : 0), value[2];
-    gva_t stack = seg_base(v, SOCLE_SEG_SS) + truncate(top, width);
+    gva_t stack = seg_base(v, SOCLE_SEG_SS) + zero_extend(top, width);
     gva_t gva = insn_effective_address(i, v->gpr, v->rip, seg_base(v, i->seg));
     struct operand from, to;
     int err;
 
-    stack = truncate(stack, MAX(i->mode, 4));
+    stack = zero_extend(stack, MAX(i->mode, 4));
     err = locate(e, &from, push ? gva : stack, i->op_size, true, false);
     if (!err)
         err = locate(e, &to, push ? stack : gva, i->op_size, false, true);
@@ -544,7 +504,7 @@ static int run_stack(struct emulation *e)
         return err;
     err = operand_read(e, &from, value);
     if (!err)
-        err = operand_write(e, &to, value);
+        err = access_operand(e, &to, value, true);
     if (err)
         return err;
     reg_put(v, RSP, false, width, top + (push ? 0 : i->op_size));
@@ -601,7 +561,7 @@ static int string_element(struct emulation *e)
         if (!err)
             insn_alu(INSN_CMP, value[0], other[0], i->op_size, &v->rflags);
     } else if (!err && uses_di(i->op)) {
-        err = operand_write(e, &dst, value);
+        err = access_operand(e, &dst, value, true);
     } else if (!err) {
         reg_put(v, RAX, false, i->op_size, value[0]);
     }
@@ -731,13 +691,12 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
     }
     if (gmem_not_mapped(v, gpa, access, leaf.present) == -E_AGAIN)
         return exit_fault(v);
-    log_limited("dom0's vCPU %u: %s at %llx refused, rip %llx", v->handle,
+    log_limited("dom0's vCPU %u: %s at %lx refused, rip %lx", v->handle,
                 write   ? "write"
                 : fetch ? "fetch"
                         : "read",
-                (unsigned long long)gpa, (unsigned long long)v->rip);
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
+                gpa, v->rip);
+    return vcpu_raise_gp(v);
 }
 
 /* ---- port I/O ---- */
@@ -753,16 +712,13 @@ static enum vcpu_action ask_io(struct vcpu *v)
 
 enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in)
 {
-    u64 data = truncate(v->gpr[RAX], size);
+    u64 data = zero_extend(v->gpr[RAX], size);
 
-    if (!v->page) {
-        vcpu_raise_gp(v);
-        return VCPU_RESUME;
-    }
+    if (!v->page)
+        return vcpu_raise_gp(v);
     if (!in && doorbell_ring(v->domain, port, size, data, true)) {
         v->count[SOCLE_STAT_DOORBELL]++;
-        vcpu_skip(v);
-        return VCPU_RESUME;
+        return vcpu_skip(v);
     }
     v->io = (struct io_state){.kind = in ? IO_IN : IO_OUT,
                               .size = size,
@@ -806,8 +762,7 @@ static enum vcpu_action string_io(struct emulation *e)
 
     if (!count) {
         v->next_rip = e->next_rip;
-        vcpu_skip(v);
-        return VCPU_RESUME;
+        return vcpu_skip(v);
     }
     err = i->op == INSN_INS ? check_ins(e, gva)
                             : gmem_read_linear(v, gva, v->page->data, n * i->op_size, 0);
@@ -852,8 +807,7 @@ static enum vcpu_action complete_io(struct vcpu *v, const struct io_state *io)
     if (io->kind == IO_IN)
         reg_put(v, RAX, false, io->size, io->data);
     v->next_rip = io->next_rip;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 /* ---- CR8, and the rest of the entry points ---- */
@@ -865,17 +819,14 @@ static enum vcpu_action access_cr8(struct emulation *e)
 
     if (e->insn.reg != 8 || vcpu_cpl(v))
         return VCPU_RESUME;
-    if (e->insn.rm_is_dst) {
+    if (e->insn.rm_is_dst)
         *reg = vlapic_cr8(&v->lapic);
-    } else if (*reg & ~0xfull) {
-        vcpu_raise_gp(v);
-        return VCPU_RESUME;
-    } else {
+    else if (*reg & ~0xfull)
+        return vcpu_raise_gp(v);
+    else
         vlapic_set_cr8(&v->lapic, (u8)*reg);
-    }
     v->next_rip = e->next_rip;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }
 
 enum vcpu_action exit_emulate(struct vcpu *v)
@@ -895,11 +846,10 @@ enum vcpu_action exit_emulate(struct vcpu *v)
         return VCPU_RESUME;
     if (v->page)
         return string_io(&e);
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
+    return vcpu_raise_gp(v);
 }
 
-enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn *insn)
+enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op)
 {
     struct emulation e = {.v = v};
     int err;
@@ -911,7 +861,6 @@ enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn
         return exit_fault(v);
     if (!err && e.insn.op == op)
         v->next_rip = e.next_rip;
-    *insn = e.insn;
     return VCPU_RESUME;
 }
 
@@ -921,7 +870,8 @@ static enum vcpu_action complete_read(struct vcpu *v, const struct io_state *io)
     struct replay *r = &v->replay;
 
     if (io->size && r->reads < REPLAY_MAX)
-        r->read[r->reads++] = (struct mmio_access){io->gpa, truncate(io->data, io->size), io->size};
+        r->read[r->reads++] =
+            (struct mmio_access){io->gpa, zero_extend(io->data, io->size), io->size};
     return emulate_mmio(&e);
 }
 

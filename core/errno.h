@@ -5,12 +5,9 @@
 
 #define E_PERM      1
 #define E_NOENT     2
-#define E_INTR      4
-#define E_IO        5
 #define E_2BIG      7
 #define E_AGAIN     11
 #define E_NOMEM     12
-#define E_ACCES     13
 #define E_FAULT     14
 #define E_BUSY      16
 #define E_EXIST     17

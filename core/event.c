@@ -2,7 +2,6 @@
 /* Events for dom0's kernel. */
 #include "core/event.h"
 #include "core/abi.h"
-#include "core/errno.h"
 #include "core/frame.h"
 #include "core/paging.h"
 #include "core/pcpu.h"

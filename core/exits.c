@@ -12,9 +12,3 @@ enum vcpu_action exit_hlt(struct vcpu *v)
     v->activity = ACTIVITY_HALTED;
     return VCPU_BLOCK;
 }
-
-enum vcpu_action exit_undefined(struct vcpu *v)
-{
-    vcpu_raise_ud(v);
-    return VCPU_RESUME;
-}

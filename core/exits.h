@@ -30,9 +30,18 @@ enum vcpu_action exit_emulate(struct vcpu *v);
  * done, and v->next_rip != v->rip; or the guest shall run on, with next_rip == rip (an exception
  * was raised, or the instruction is another by now). Else the way to dom0 for a page of code that
  * is not mapped. */
-enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op, struct insn *insn);
+enum vcpu_action exit_find_next_rip(struct vcpu *v, enum insn_op op);
 
-/* The one place for instructions that no domain is offered. */
-enum vcpu_action exit_undefined(struct vcpu *v);
+/* ---- the rest of hypercalls and emulation ---- */
+
+/* Executes the call in d's registers; the result is in *result if the return is VCPU_RESUME.
+ * VCPU_HANDOFF: RUN, whose result comes later. */
+enum vcpu_action hypercall(struct vcpu *d, s64 *result);
+
+/* Goes on with the instruction that v->io says waits for dom0 (IO_IN..IO_MMIO_WRITE), before the
+ * next entry and on the processor that will do it. v->sregs is filled; v->io.data has the first 8
+ * bytes of v->page->data (and INS takes the rest from there). v->page->data must stay as it is over
+ * a SOCLE_EXIT_FAULT that comes between the answer and the end of an INS. */
+enum vcpu_action emulate_complete(struct vcpu *v);
 
 #endif

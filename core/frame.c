@@ -2,7 +2,6 @@
 /* Ownership and lend counts of frames. */
 #include "core/frame.h"
 
-#include "core/errno.h"
 #include "core/panic.h"
 #include "core/spinlock.h"
 

@@ -2,21 +2,10 @@
 /* Access to a guest's memory from its exit handlers. References: AMD64 APM vol. 2, ch. 5; Intel SDM
  * vol. 3A, ch. 4. */
 #include "core/gmem.h"
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/paging.h"
 
-#define PTE_P        BIT(0)
-#define PTE_W        BIT(1)
-#define PTE_U        BIT(2)
-#define PTE_A        BIT(5)
-#define PTE_D        BIT(6)
-#define PTE_PS       BIT(7)
-#define PTE_NX       BIT(63)
-#define PTE_FRAME    0x000ffffffffff000ull
 #define PTE_TOO_WIDE 0x000f000000000000ull /* guest-physical addresses have 48 bits at most */
-
-#define RFLAGS_AC BIT(18)
 
 #define MAX_LEVELS 5
 #define WALK_TRIES 4
@@ -156,7 +145,7 @@ static u8 shift_of(const struct walk *w)
 /* Down to the leaf, or to the first entry that is not present or malformed. */
 static int walk_down(struct vcpu *v, struct walk *w)
 {
-    gpa_t table = v->sregs.cr3 & (w->long_mode     ? PTE_FRAME
+    gpa_t table = v->sregs.cr3 & (w->long_mode     ? PTE_PA
                                   : w->levels == 3 ? 0xffffffe0u
                                                    : 0xfffff000u);
 
@@ -179,7 +168,7 @@ static int walk_down(struct vcpu *v, struct walk *w)
             w->rights = (w->rights & entry & (PTE_W | PTE_U)) | ((w->rights | entry) & PTE_NX);
         if (leaf)
             return 0;
-        table = entry & PTE_FRAME;
+        table = entry & PTE_PA;
     }
 }
 
@@ -214,7 +203,7 @@ static int set_accessed(struct vcpu *v, const struct walk *w)
 static gpa_t leaf_address(const struct walk *w)
 {
     u64 entry = w->entry[w->level], offset = BIT(shift_of(w)) - 1;
-    gpa_t frame = entry & PTE_FRAME;
+    gpa_t frame = entry & PTE_PA;
 
     if (w->entry_size == 4 && w->level == 2)
         frame = (entry & 0xffc00000u) | (entry >> 13 & 0xff) << 32;

@@ -82,15 +82,6 @@ void heap_remove(struct heap *h, struct heap_node *n)
     n->prev = NULL;
 }
 
-struct heap_node *heap_pop(struct heap *h)
-{
-    struct heap_node *n = h->root;
-
-    if (n)
-        heap_remove(h, n);
-    return n;
-}
-
 struct heap_node *heap_next(const struct heap_node *n)
 {
     if (n->child)

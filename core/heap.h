@@ -46,9 +46,6 @@ void heap_insert(struct heap *h, struct heap_node *n, u64 key);
 /* Takes n, which must be in h, out of it. */
 void heap_remove(struct heap *h, struct heap_node *n);
 
-/* Takes the node with the lowest key out and returns it, or NULL. */
-struct heap_node *heap_pop(struct heap *h);
-
 /* The node after n in a walk over all nodes from heap_first() on, parents before children; NULL at
  * the end. The heap must not change meanwhile. */
 struct heap_node *heap_next(const struct heap_node *n);

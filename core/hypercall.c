@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The hypercalls of dom0's kernel, and what a guest's hypercall gets. */
-#include "core/hypercall.h"
-#include "core/doorbell.h"
-#include "core/errno.h"
-#include "core/event.h"
 #include "core/exits.h"
+#include "core/doorbell.h"
+#include "core/event.h"
 #include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"
@@ -435,21 +433,12 @@ enum vcpu_action hypercall(struct vcpu *d, s64 *result)
     case SOCLE_HC_DOMAIN_LIST:
         *result = call_domain_list(&x);
         break;
-    case SOCLE_HC_VCPU_STOP:
-    case SOCLE_HC_VCPU_GET:
-    case SOCLE_HC_VCPU_SET:
-    case SOCLE_HC_VCPU_SIGNAL:
-    case SOCLE_HC_VCPU_STATS:
+    case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
         *result = vcpu_call(nr, &x);
         break;
     case SOCLE_HC_DOMAIN_SET:
-    case SOCLE_HC_MAP:
-    case SOCLE_HC_UNMAP:
-    case SOCLE_HC_PROTECT:
-    case SOCLE_HC_VCPU_CREATE:
-    case SOCLE_HC_MSI:
-    case SOCLE_HC_DOORBELL_ADD:
-    case SOCLE_HC_DOORBELL_REMOVE:
+    case SOCLE_HC_MAP ... SOCLE_HC_VCPU_CREATE:
+    case SOCLE_HC_MSI ... SOCLE_HC_DOORBELL_REMOVE:
         *result = domain_call(nr, &x);
         break;
     default:
@@ -471,6 +460,5 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     if (action != VCPU_RESUME)
         return action;
     v->gpr[RAX] = long_mode ? (u64)result : (u32)result;
-    vcpu_skip(v);
-    return VCPU_RESUME;
+    return vcpu_skip(v);
 }

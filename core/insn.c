@@ -2,7 +2,7 @@
 /* x86 instruction decoder, by tables. References: AMD64 APM vol. 3 (appendix A: opcode maps; 1.2:
  * prefixes; 1.4: ModRM and SIB), Intel SDM vol. 2 (appendix A). */
 #include "core/insn.h"
-#include "core/errno.h"
+#include "core/lib.h"
 
 /* A table entry is an insn_op or'ed with the fields and flags below; 0 is "not supported". */
 #define OP_MASK 0xffu
@@ -149,25 +149,6 @@ static u64 fetch(struct decoder *d, u8 size)
     for (u8 i = 0; i < size; i++)
         value |= (u64)d->bytes[d->pos++] << (8 * i);
     return value;
-}
-
-static s64 sign_extend(u64 value, u8 size)
-{
-    switch (size) {
-    case 1:
-        return (s8)value;
-    case 2:
-        return (s16)value;
-    case 4:
-        return (s32)value;
-    default:
-        return (s64)value;
-    }
-}
-
-static u64 truncate(u64 value, u8 size)
-{
-    return size < 8 ? value & (BIT(8 * size) - 1) : value;
 }
 
 /* Reads prefixes and returns the first opcode byte. A REX counts only right before the opcode. In
@@ -429,12 +410,12 @@ u64 insn_effective_address(const struct insn *insn, const u64 gprs[16], u64 rip,
 
         offset += (u64)(bit >> 3) & ~(u64)(insn->op_size - 1);
     }
-    return truncate(truncate(offset, insn->addr_size) + seg_base, MAX(insn->mode, 4));
+    return zero_extend(zero_extend(offset, insn->addr_size) + seg_base, MAX(insn->mode, 4));
 }
 
 u64 insn_string_dst(const struct insn *insn, const u64 gprs[16], u64 es_base)
 {
-    return truncate(truncate(gprs[7], insn->addr_size) + es_base, MAX(insn->mode, 4));
+    return zero_extend(zero_extend(gprs[7], insn->addr_size) + es_base, MAX(insn->mode, 4));
 }
 
 #define FLAG_CF BIT(0)
@@ -477,7 +458,7 @@ static u64 alu_shift(enum insn_op op, u64 value, u8 count, u8 size, u64 *rflags)
                                                     : 0;
 
         before = value;
-        value = left ? truncate(value << 1, size) | in : value >> 1 | in << top;
+        value = left ? zero_extend(value << 1, size) | in : value >> 1 | in << top;
         carry = out;
     }
     flags = carry | ((before ^ value) >> top & 1 ? FLAG_OF : 0);
@@ -512,8 +493,8 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     u64 change = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF, flags = 0, result;
     u64 carry = op == INSN_ADC || op == INSN_SBB ? *rflags & FLAG_CF : 0;
 
-    dst = truncate(dst, size);
-    src = truncate(src, size);
+    dst = zero_extend(dst, size);
+    src = zero_extend(src, size);
     if (op >= INSN_ROL && op <= INSN_SAR)
         return alu_shift(op, dst, (u8)src, size, rflags);
     if (op >= INSN_BT && op <= INSN_BTC)
@@ -530,7 +511,7 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     case INSN_ADC:
     case INSN_XADD:
     case INSN_INC:
-        result = truncate(dst + src + carry, size);
+        result = zero_extend(dst + src + carry, size);
         flags = carry_flags((dst & src) | ((dst | src) & ~result), (dst ^ result) & (src ^ result),
                             size);
         break;
@@ -540,7 +521,7 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     case INSN_CMPXCHG:
     case INSN_NEG:
     case INSN_DEC:
-        result = truncate(dst - src - carry, size);
+        result = zero_extend(dst - src - carry, size);
         flags =
             carry_flags((~dst & src) | ((~dst | src) & result), (dst ^ src) & (dst ^ result), size);
         break;
@@ -555,7 +536,7 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
         result = dst ^ src;
         break;
     case INSN_NOT:
-        return truncate(~dst, size);
+        return zero_extend(~dst, size);
     default:
         return src;
     }

@@ -3,7 +3,6 @@
 #include "core/irq.h"
 #include "core/event.h"
 #include "core/log.h"
-#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/x86.h"
 #include "drivers/apic.h"
@@ -209,6 +208,6 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
-    else if (kick >= 0)
-        pcpu_kick((u32)kick);
+    else
+        pcpu_kick(kick);
 }

@@ -3,8 +3,6 @@
  */
 #include "core/lib.h"
 
-#include "core/errno.h"
-
 #ifndef SOCLE_HOST
 
 /* String instructions: fast on every processor that has ERMS, and no vector registers are touched.
@@ -91,7 +89,6 @@ struct fmt_out {
 struct fmt_spec {
     u32 width;
     u32 longs; /* number of 'l', or 'z' as one: 0 means int */
-    bool left;
     bool zero;
 };
 
@@ -102,20 +99,12 @@ static void emit(struct fmt_out *o, char c)
     o->len++;
 }
 
-static void emit_pad(struct fmt_out *o, char c, size_t len, size_t width)
-{
-    for (; len < width; len++)
-        emit(o, c);
-}
-
 static void emit_text(struct fmt_out *o, const struct fmt_spec *spec, const char *s, size_t len)
 {
-    if (!spec->left)
-        emit_pad(o, ' ', len, spec->width);
+    for (size_t i = len; i < spec->width; i++)
+        emit(o, ' ');
     for (size_t i = 0; i < len; i++)
         emit(o, s[i]);
-    if (spec->left)
-        emit_pad(o, ' ', len, spec->width);
 }
 
 static void emit_number(struct fmt_out *o, const struct fmt_spec *spec, u64 v, u32 base,
@@ -128,7 +117,7 @@ static void emit_number(struct fmt_out *o, const struct fmt_spec *spec, u64 v, u
         digits[--i] = "0123456789abcdef"[v % base];
         v /= base;
     } while (v);
-    if (spec->zero && !spec->left)
+    if (spec->zero)
         while (i > sign_len && sizeof(digits) - i + sign_len < spec->width)
             digits[--i] = '0';
     while (sign_len)
@@ -139,10 +128,8 @@ static void emit_number(struct fmt_out *o, const struct fmt_spec *spec, u64 v, u
 static const char *read_spec(const char *fmt, struct fmt_spec *spec)
 {
     *spec = (struct fmt_spec){0};
-    for (; *fmt == '-' || *fmt == '0'; fmt++) {
-        spec->left |= *fmt == '-';
-        spec->zero |= *fmt == '0';
-    }
+    for (; *fmt == '0'; fmt++)
+        spec->zero = true;
     for (; *fmt >= '0' && *fmt <= '9'; fmt++)
         spec->width = spec->width * 10 + (u32)(*fmt - '0');
     for (; *fmt == 'l' || *fmt == 'z'; fmt++)
@@ -157,7 +144,6 @@ int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap)
 
     for (; *fmt; fmt++) {
         const char *s;
-        char c;
         s64 v;
 
         if (*fmt != '%') {
@@ -166,17 +152,12 @@ int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap)
         }
         fmt = read_spec(fmt + 1, &spec);
         switch (*fmt) {
-        case 'c':
-            c = (char)va_arg(ap, int);
-            emit_text(&o, &spec, &c, 1);
-            break;
         case 's':
             s = va_arg(ap, const char *);
             s = s ? s : "(null)";
             emit_text(&o, &spec, s, strlen(s));
             break;
         case 'd':
-        case 'i':
             v = spec.longs ? va_arg(ap, s64) : va_arg(ap, int);
             emit_number(&o, &spec, v < 0 ? -(u64)v : (u64)v, 10, v < 0 ? "-" : "");
             break;
@@ -184,9 +165,6 @@ int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap)
         case 'x':
             emit_number(&o, &spec, spec.longs ? va_arg(ap, u64) : va_arg(ap, u32),
                         *fmt == 'u' ? 10 : 16, "");
-            break;
-        case 'p':
-            emit_number(&o, &spec, (u64)va_arg(ap, void *), 16, "0x");
             break;
         case 0: /* a format that ends in the middle of a directive */
             fmt--;
@@ -235,22 +213,14 @@ bool cmdline_option(const char *cmdline, const char *name, char *value, size_t s
     return found;
 }
 
-static u64 digit_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return (u64)(c - '0');
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? (u64)(c - 'a' + 10) : 16;
-}
-
 int parse_u64(const char *s, u64 *out)
 {
-    u64 base = s[0] == '0' && (s[1] | 0x20) == 'x' ? 16 : 10, v = 0;
-    const char *digits = base == 16 ? s + 2 : s;
+    const char *digits = s;
+    u64 v = 0;
     u32 shift = 0;
 
-    for (s = digits; digit_value(*s) < base; s++)
-        if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit_value(*s), &v))
+    for (; *s >= '0' && *s <= '9'; s++)
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *s - '0', &v))
             return -E_INVAL;
     if (s == digits)
         return -E_INVAL;

@@ -18,8 +18,8 @@ int strncmp(const char *a, const char *b, size_t n);
 /* Copies src into dst[size], always terminated. Returns strlen(src); >= size means it was cut. */
 size_t str_copy(char *dst, const char *src, size_t size);
 
-/* Formats into buf[size], always terminated; knows %c %s %d %i %u %x %p %% with l, ll, z, width,
- * '0' and '-'. Returns the length that the whole text would have had. */
+/* Formats into buf[size], always terminated; knows %s %d %u %x %% with l, ll, z, width and
+ * '0'. Returns the length that the whole text would have had. */
 int fmt_print(char *buf, size_t size, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap);
 
@@ -28,7 +28,7 @@ int fmt_vprint(char *buf, size_t size, const char *fmt, va_list ap);
  * there. */
 bool cmdline_option(const char *cmdline, const char *name, char *value, size_t size);
 
-/* Parses an unsigned decimal or 0x-hexadecimal number, with an optional K, M or G suffix, that
+/* Parses an unsigned decimal number, with an optional K, M or G suffix, that
  * fills the whole string. Returns 0, or -E_INVAL. */
 int parse_u64(const char *s, u64 *out);
 
@@ -55,6 +55,25 @@ static inline u64 load_u64(const void *p)
 
     __builtin_memcpy(&v, p, sizeof(v));
     return v;
+}
+
+/* The low `size` bytes (1, 2, 4, 8) of a number, zero- or sign-extended. */
+static inline u64 zero_extend(u64 value, u8 size)
+{
+    return size < 8 ? value & (BIT(8 * size) - 1) : value;
+}
+
+static inline s64 sign_extend(u64 value, u8 size)
+{
+    u8 unused = (64 - 8 * size) & 63;
+
+    return (s64)(value << unused) >> unused;
+}
+
+/* value * factor, where factor has 32 fraction bits. */
+static inline u64 scale(u64 value, u64 factor)
+{
+    return (u64)(((unsigned __int128)value * factor) >> 32);
 }
 
 #endif

@@ -2,7 +2,6 @@
 /* Linux/x86 boot protocol 2.12 and later (Linux, Documentation/x86/boot.rst and zero-page.rst). */
 #include "core/linux_boot.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 
 /* Offsets in the file's first sectors and, the same, in boot_params. */
@@ -114,8 +113,6 @@ int linux_parse(const void *image, size_t len, struct linux_image *out, const ch
     if (*why)
         return -E_INVAL;
     *out = (struct linux_image){
-        .protocol = load_u16(p + HDR_VERSION),
-        .xloadflags = load_u16(p + HDR_XLOADFLAGS),
         .setup_size = ((p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4u) + 1) * SECTOR,
         .kernel_size = load_u32(p + HDR_SYSSIZE) * 16,
         .init_size = load_u32(p + HDR_INIT_SIZE),

@@ -13,8 +13,6 @@
 #define LINUX_PARAMS_SPAN 0x2000 /* what linux_placement.params has room for */
 
 struct linux_image {
-    u16 protocol; /* 0x20c: 2.12 */
-    u16 xloadflags;
     u32 setup_size;  /* bytes before the part that is loaded */
     u32 kernel_size; /* bytes to load, from setup_size on */
     u32 init_size;   /* bytes that the kernel needs from its load address on */

@@ -9,7 +9,6 @@
 #include "boot/boot_info.h"
 #include "boot/multiboot.h"
 #include "core/cpuid.h"
-#include "core/dom0.h"
 #include "core/frame.h"
 #include "core/lib.h"
 #include "core/log.h"
@@ -17,7 +16,7 @@
 #include "core/paging.h"
 #include "core/pool.h"
 #include "core/pvclock.h"
-#include "core/smp.h"
+#include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
 #include "core/x86.h"
@@ -28,7 +27,7 @@
 #include "drivers/uart.h"
 
 #define FOUR_GIB   BIT(32) /* as far as the boot tables reach */
-#define MIB        BIT(20)
+#define MIB        ((u64)1 << 20)
 #define POOL_BASE  (16 * MIB)
 #define POOL_SHARE 64
 #define MB2_MAX    (16 * MIB)
@@ -144,21 +143,16 @@ paddr_t boot_find_ram(u64 size, paddr_t end, u64 align)
     return 0;
 }
 
-static u64 ram_end(void)
-{
-    u64 end = 0;
+static u64 ram_end;
 
-    for (u32 i = 0; i < boot_info.map_count; i++)
-        if (boot_info.map[i].type == MEM_RAM)
-            end = boot_info.map[i].base + boot_info.map[i].length;
-    return end;
-}
-
-static void count_ram(void)
+static void measure_ram(void)
 {
-    for (u32 i = 0; i < boot_info.map_count; i++)
-        if (boot_info.map[i].type == MEM_RAM)
+    for (u32 i = 0; i < boot_info.map_count; i++) {
+        if (boot_info.map[i].type == MEM_RAM) {
+            ram_end = boot_info.map[i].base + boot_info.map[i].length;
             machine_ram_bytes += boot_info.map[i].length;
+        }
+    }
 }
 
 static bool try_heap(u64 pool, u64 table)
@@ -173,7 +167,7 @@ static bool try_heap(u64 pool, u64 table)
 /* Without a size asked for, a heap that finds no place below 4 GiB may be smaller. */
 static void choose_heap(void)
 {
-    u64 table = frame_table_bytes(ram_end() >> PAGE_SHIFT), share = machine_ram_bytes / POOL_SHARE,
+    u64 table = frame_table_bytes(ram_end >> PAGE_SHIFT), share = machine_ram_bytes / POOL_SHARE,
         pool;
     char text[24];
 
@@ -199,7 +193,7 @@ static void own_pages(paddr_t start, paddr_t end, u16 owner)
 
 static void init_memory(void)
 {
-    pfn_t frames = ram_end() >> PAGE_SHIFT;
+    pfn_t frames = ram_end >> PAGE_SHIFT;
     void *table;
 
     pool_init(phys_to_virt(heap.start), heap.end - heap.start);
@@ -215,10 +209,9 @@ static void init_memory(void)
     }
     own_pages((paddr_t)image_start, (paddr_t)image_end, FRAME_SOCLE);
     own_pages(heap.start, heap.end, FRAME_SOCLE);
-    log_info(
-        "memory: %llu MiB, of which %llu MiB are Socle's heap (at 0x%llx) and %llu KiB its image",
-        machine_ram_bytes / MIB + 0ull, (heap.end - heap.start) / MIB + 0ull, heap.start + 0ull,
-        image_bytes() / 1024 + 0ull);
+    log_info("memory: %lu MiB, of which %lu MiB are Socle's heap (at 0x%lx) and %lu KiB its image",
+             machine_ram_bytes / MIB, (heap.end - heap.start) / MIB, heap.start,
+             image_bytes() / 1024);
 }
 
 /* ---- time and firmware ---- */
@@ -261,7 +254,7 @@ static void init_boot_cpu(struct pcpu *cpu)
     pcpu_count = 1;
     pcpu_init_tables(cpu);
     cpuid_init();
-    pcpu_init_registers(cpu);
+    pcpu_init_registers();
     read_acpi();
     init_time();
     apic_init();
@@ -314,7 +307,7 @@ void boot_main(u32 magic, u32 info)
     if (!vendor->detect(&why))
         fatal("%s", why);
     dom0_check_modules(&boot_info);
-    count_ram();
+    measure_ram();
     choose_heap();
     init_memory();
     paging_init(heap.start, heap.end - heap.start);

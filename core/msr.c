@@ -3,7 +3,6 @@
 #include "core/msr.h"
 
 #include "core/cpuid.h"
-#include "core/errno.h"
 #include "core/exits.h"
 #include "core/irq.h"
 #include "core/log.h"
@@ -322,8 +321,7 @@ static int write_passed(u32 index, u64 value)
         return -E_INVAL;
     }
     if (value != now && !passed[i].silent)
-        log_limited("dom0's write of %llx to MSR %x, which is %llx, left out",
-                    (unsigned long long)value, index, (unsigned long long)now);
+        log_limited("dom0's write of %lx to MSR %x, which is %lx, left out", value, index, now);
     return 0;
 }
 
@@ -346,11 +344,7 @@ static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u32 index, u
 
 static enum vcpu_action finish(struct vcpu *v, int err)
 {
-    if (unlikely(err))
-        vcpu_raise_gp(v);
-    else
-        vcpu_skip(v);
-    return VCPU_RESUME;
+    return unlikely(err) ? vcpu_raise_gp(v) : vcpu_skip(v);
 }
 
 enum vcpu_action exit_wrmsr(struct vcpu *v)
@@ -401,10 +395,8 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
 {
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
-    if (!(cr4 & CR4_OSXSAVE)) {
-        vcpu_raise_ud(v);
-        return VCPU_RESUME;
-    }
+    if (!(cr4 & CR4_OSXSAVE))
+        return vcpu_raise_ud(v);
     if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))
         return finish(v, -E_INVAL);
     vcpu_set_xcr0(v, value);

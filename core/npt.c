@@ -3,9 +3,7 @@
 #include "core/npt.h"
 
 #include "core/abi.h"
-#include "core/errno.h"
 #include "core/frame.h"
-#include "core/lib.h"
 #include "core/paging.h"
 #include "core/panic.h"
 

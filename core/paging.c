@@ -14,17 +14,6 @@
 
 #define DEVICE_SLOTS 64
 
-#define PTE_P   BIT(0)
-#define PTE_W   BIT(1)
-#define PTE_PWT BIT(3)
-#define PTE_PCD BIT(4)
-#define PTE_A   BIT(5)
-#define PTE_D   BIT(6)
-#define PTE_PS  BIT(7)
-#define PTE_G   BIT(8)
-#define PTE_NX  BIT(63)
-#define PTE_PA  0x000ffffffffff000ull
-
 #define RW_DATA (PTE_P | PTE_W | PTE_A | PTE_D | PTE_NX)
 
 extern char text_start[], text_end[], rodata_start[], rodata_end[], data_start[], data_end[];

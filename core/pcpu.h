@@ -35,7 +35,6 @@ struct pcpu {
     bool decided;
     struct vcpu *dom0;  /* dom0's vCPU here */
     u64 timer_deadline; /* what the physical timer is set to, host TSC */
-    u64 xcr0;           /* in the processor now */
 
     /* The domain whose translations the processor may use now, NULL when it runs none, and the
      * number of entries so far: npt_flush waits for either to change. */
@@ -54,7 +53,6 @@ struct pcpu {
     u64 gdt[8];
     u32 tss[28];
     void *buffer; /* a page for the hypercall in progress */
-    void *vendor; /* vendor's own per-processor state */
     u64 asid_next;
     u64 asid_generation;
 };
@@ -82,8 +80,9 @@ static inline struct pcpu *this_cpu(void)
 }
 #endif
 
-/* Makes processor `cpu` leave its guest, or its idle sleep, soon, and look at its pending work. */
-void pcpu_kick(u32 cpu);
+/* Makes processor `cpu` leave its guest, or its idle sleep, soon, and look at its pending work; any
+ * other number, such as SCHED_NO_KICK: nobody. */
+void pcpu_kick(int cpu);
 
 /* Drops a stale translation of Socle's own address space everywhere before it returns. Processors
  * that run a guest do so at their next exit, before they touch any such page. */
@@ -92,9 +91,5 @@ void pcpu_flush_host_pending(void);
 
 /* Makes GDT, TSS, IDT and control registers of the calling processor Socle's own. */
 void pcpu_init_tables(struct pcpu *cpu);
-
-/* Starts all processors of acpi_info but this one; returns how many run in the end. */
-struct acpi_info;
-u32 smp_start(const struct acpi_info *acpi);
 
 #endif

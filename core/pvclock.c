@@ -2,7 +2,6 @@
 /* The paravirtual clock's two structures (Linux Documentation/virt/kvm/x86/msr.rst). */
 #include "core/pvclock.h"
 
-#include "core/errno.h"
 #include "core/gmem.h"
 #include "core/lib.h"
 #include "core/log.h"
@@ -37,7 +36,7 @@ u64 pvclock_host_ns(u64 tsc)
     u64 ticks = tsc - tsc_boot;
 
     ticks = tsc_pv_shift < 0 ? ticks >> -tsc_pv_shift : ticks << tsc_pv_shift;
-    return (u64)((unsigned __int128)ticks * tsc_pv_mul >> 32);
+    return scale(ticks, tsc_pv_mul);
 }
 
 static bool fits(gpa_t gpa, size_t size)

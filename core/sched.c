@@ -2,7 +2,6 @@
 /* Run queues: proportional share by virtual runtime, wake-ups, work stealing, handoff, timers. */
 #include "core/sched.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/panic.h"
 
@@ -152,11 +151,6 @@ static struct runqueue *lock_home(struct sched_entity *e)
 
 /* ---- virtual time (rq's lock held)
  * --------------------------------------------------------------- */
-
-static u64 scale(u64 ticks, u64 inverse)
-{
-    return (u64)(((unsigned __int128)ticks * inverse) >> 32);
-}
 
 /* False where another processor's TSC has been ahead: then it is charged later. */
 static inline bool charge(const struct runqueue *rq, struct sched_entity *e, u64 now)
@@ -703,16 +697,6 @@ int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_
 
 /* ---- events
  * -------------------------------------------------------------------------------------- */
-
-u64 sched_slice_end(struct runqueue *rq)
-{
-    u64 end;
-
-    spin_lock(&rq->lock);
-    end = slice_end(rq);
-    spin_unlock(&rq->lock);
-    return end;
-}
 
 u64 sched_next_event(struct runqueue *rq)
 {

@@ -155,11 +155,8 @@ int sched_handoff(struct runqueue *rq, struct sched_entity *from, struct sched_e
 int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to,
                    u64 now);
 
-/* Own processor, after sched_pick(): the time of the next decision; SCHED_NEVER with nobody else in
- * the queue. */
-u64 sched_slice_end(struct runqueue *rq);
-
-/* Own processor, after sched_pick(): sched_slice_end() or the first timer. Later changes that bring
+/* Own processor, after sched_pick(): the end of the current entity's slice,
+ * SCHED_NEVER with nobody else in the queue, or the first timer. Later changes that bring
  * it forward cause a kick. It does not change by a handoff or a handback that had the short way. */
 u64 sched_next_event(struct runqueue *rq);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The processors: their start, and what one asks of another. */
-#include "core/smp.h"
+#include "core/main.h"
 #include "core/cpuid.h"
 #include "core/log.h"
-#include "core/main.h"
 #include "core/paging.h"
+#include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
 #include "core/x86.h"
@@ -35,7 +35,7 @@ static enum { NOT_YET, RUN, GIVE_UP } verdict;
 
 /* ---- each processor ---- */
 
-void pcpu_init_registers(struct pcpu *cpu)
+void pcpu_init_registers(void)
 {
     u32 features = cpuid(0, 0).eax >= 7 ? cpuid(7, 0).ebx : 0;
     u64 cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
@@ -46,7 +46,6 @@ void pcpu_init_registers(struct pcpu *cpu)
     write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE); /* after INIT, caches are off */
     write_cr4(cr4);
     xsetbv(0, host_xcr0_mask);
-    cpu->xcr0 = host_xcr0_mask;
 }
 
 void ap_main(void)
@@ -54,7 +53,7 @@ void ap_main(void)
     struct pcpu *cpu = this_cpu();
 
     pcpu_init_tables(cpu);
-    pcpu_init_registers(cpu);
+    pcpu_init_registers();
     apic_init_cpu();
     if (vendor->init_cpu(cpu)) {
         log_error("processor %u: %s cannot be turned on", cpu->id, vendor->name);
@@ -69,14 +68,6 @@ void ap_main(void)
 }
 
 /* ---- starting them ---- */
-
-static void delay_us(u32 us)
-{
-    u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
-
-    while (rdtsc() - start < ticks)
-        cpu_relax();
-}
 
 static bool comes_online(const struct pcpu *cpu, u32 us)
 {
@@ -95,7 +86,7 @@ static bool comes_online(const struct pcpu *cpu, u32 us)
 static bool start_cpu(const struct pcpu *cpu, paddr_t page)
 {
     apic_send_init(cpu->apic_id);
-    delay_us(INIT_US);
+    comes_online(cpu, INIT_US); /* not yet: it waits for the first SIPI */
     apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
     if (comes_online(cpu, FIRST_US))
         return true;
@@ -172,13 +163,13 @@ void smp_give_up(void)
 
 /* ---- what one asks of another ---- */
 
-void pcpu_kick(u32 id)
+void pcpu_kick(int id)
 {
-    struct pcpu *cpu = pcpus[id];
+    struct pcpu *cpu = this_cpu();
 
-    if (cpu != this_cpu())
-        apic_send(cpu->apic_id, APIC_VECTOR_KICK);
-    else if (cpu->current)
+    if (id >= 0 && id != (int)cpu->id)
+        apic_send(pcpus[id]->apic_id, APIC_VECTOR_KICK);
+    else if (id >= 0 && cpu->current)
         vcpu_set_pending(cpu->current, PENDING_RESCHED);
 }
 
@@ -200,7 +191,7 @@ void pcpu_flush_host(void *va)
         if (pcpus[i] == this_cpu())
             continue;
         __atomic_fetch_add(&pcpus[i]->flush_host, 1, __ATOMIC_SEQ_CST);
-        pcpu_kick(i);
+        pcpu_kick((int)i);
     }
     for (u32 i = 0; i < pcpu_count; i++) {
         u64 asked = __atomic_load_n(&pcpus[i]->flush_host, __ATOMIC_ACQUIRE);

@@ -3,7 +3,6 @@
 #include "core/state.h"
 
 #include "core/cpuid.h"
-#include "core/errno.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/msr.h"
@@ -167,24 +166,16 @@ static int set_xcr0(struct vcpu *v, const void *buf)
     return 0;
 }
 
-/* ---- MSRs and CPUID: as many as there are ---- */
+/* ---- MSRs: as many as there are ---- */
 
-static int get_msrs(struct vcpu *v, struct socle_msr *msr, u32 n)
+static int get_or_set_msrs(struct vcpu *v, struct socle_msr *msr, u32 len, bool set)
 {
-    u32 i;
+    u32 n = len / sizeof(*msr), i;
 
+    if (len % sizeof(*msr) || n > MSRS_MAX)
+        return -E_INVAL;
     for (i = 0; i < n; i++)
-        if (msr_get(v, msr[i].index, &msr[i].value))
-            break;
-    return (int)i;
-}
-
-static int set_msrs(struct vcpu *v, const struct socle_msr *msr, u32 n)
-{
-    u32 i;
-
-    for (i = 0; i < n; i++)
-        if (msr_set(v, msr[i].index, msr[i].value))
+        if (set ? msr_set(v, msr[i].index, msr[i].value) : msr_get(v, msr[i].index, &msr[i].value))
             break;
     return (int)i;
 }
@@ -292,14 +283,12 @@ static int set_debug(struct vcpu *v, const void *buf)
     return 0;
 }
 
-static int set_guest_debug(struct vcpu *v, const void *buf)
+/* There is none yet, but switching it off works. */
+static int set_guest_debug(UNUSED struct vcpu *v, const void *buf)
 {
     const struct socle_guest_debug *d = buf;
 
-    if (d->flags & 1)
-        return -E_OPNOTSUPP;
-    v->debug.flags = 0;
-    return 0;
+    return d->flags & 1 ? -E_OPNOTSUPP : 0;
 }
 
 /* ---- whether it runs ---- */
@@ -346,32 +335,23 @@ static const struct section {
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
 };
 
-static bool whole_entries(u32 len, u32 size, u32 max)
-{
-    return len % size == 0 && len / size <= max;
-}
-
 int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
 {
     if (section == SOCLE_STATE_MSRS)
-        return whole_entries(len, sizeof(struct socle_msr), MSRS_MAX)
-                   ? get_msrs(v, buf, len / sizeof(struct socle_msr))
-                   : -E_INVAL;
+        return get_or_set_msrs(v, buf, len, false);
     if (section >= ARRAY_SIZE(sections) || !sections[section].get || len != sections[section].bytes)
         return -E_INVAL;
     return sections[section].get(v, buf);
 }
 
-int state_set(struct vcpu *v, u32 section, const void *buf, u32 len)
+int state_set(struct vcpu *v, u32 section, void *buf, u32 len)
 {
     if (section == SOCLE_STATE_MSRS)
-        return whole_entries(len, sizeof(struct socle_msr), MSRS_MAX)
-                   ? set_msrs(v, buf, len / sizeof(struct socle_msr))
-                   : -E_INVAL;
+        return get_or_set_msrs(v, buf, len, true);
     if (section == SOCLE_STATE_CPUID)
-        return whole_entries(len, sizeof(struct socle_cpuid), SOCLE_CPUID_MAX)
-                   ? cpuid_set(v, buf, len / sizeof(struct socle_cpuid))
-                   : -E_INVAL;
+        return len % sizeof(struct socle_cpuid)
+                   ? -E_INVAL
+                   : cpuid_set(v, buf, len / sizeof(struct socle_cpuid));
     if (section >= ARRAY_SIZE(sections) || !sections[section].set || len != sections[section].bytes)
         return -E_INVAL;
     return sections[section].set(v, buf);

@@ -10,6 +10,6 @@
  * return 0 (MSRS: how many were done), or -E_INVAL (no such section, wrong length, not a legal
  * state), -E_OPNOTSUPP. After an error nothing has changed. */
 int state_get(struct vcpu *v, u32 section, void *buf, u32 len);
-int state_set(struct vcpu *v, u32 section, const void *buf, u32 len);
+int state_set(struct vcpu *v, u32 section, void *buf, u32 len);
 
 #endif

@@ -54,8 +54,7 @@ static void print_backtrace(u64 rip, u64 rbp)
         u64 offset;
         const char *name = symtab_lookup(rip, &offset);
 
-        log_emergency("  %016llx %s+0x%llx", (unsigned long long)rip, name ? name : "?",
-                      name ? (unsigned long long)offset : 0ull);
+        log_emergency("  %016lx %s+0x%lx", rip, name ? name : "?", name ? offset : 0);
         /* Frames lie on this processor's stack; anything else ends the walk. */
         if ((rbp & 7) || (rbp ^ (u64)__builtin_frame_address(0)) >= PCPU_SLOT_SIZE)
             return;
@@ -74,16 +73,14 @@ static void print_build_id(void)
 
 static void print_frame(const struct trap_frame *f)
 {
-#define U(x) ((unsigned long long)(x))
-    log_emergency("vector %llu error %llx rip %016llx rflags %08llx cs %llx", U(f->vector),
-                  U(f->error), U(f->rip), U(f->rflags), U(f->cs));
-    log_emergency("rax %016llx rbx %016llx rcx %016llx", U(f->rax), U(f->rbx), U(f->rcx));
-    log_emergency("rdx %016llx rsi %016llx rdi %016llx", U(f->rdx), U(f->rsi), U(f->rdi));
-    log_emergency("rbp %016llx rsp %016llx r8  %016llx", U(f->rbp), U(f->rsp), U(f->r8));
-    log_emergency("r9  %016llx r10 %016llx r11 %016llx", U(f->r9), U(f->r10), U(f->r11));
-    log_emergency("r12 %016llx r13 %016llx r14 %016llx", U(f->r12), U(f->r13), U(f->r14));
-    log_emergency("r15 %016llx cr2 %016llx cr3 %016llx", U(f->r15), U(read_cr2()), U(read_cr3()));
-#undef U
+    log_emergency("vector %lu error %lx rip %016lx rflags %08lx cs %lx", f->vector, f->error,
+                  f->rip, f->rflags, f->cs);
+    log_emergency("rax %016lx rbx %016lx rcx %016lx", f->rax, f->rbx, f->rcx);
+    log_emergency("rdx %016lx rsi %016lx rdi %016lx", f->rdx, f->rsi, f->rdi);
+    log_emergency("rbp %016lx rsp %016lx r8  %016lx", f->rbp, f->rsp, f->r8);
+    log_emergency("r9  %016lx r10 %016lx r11 %016lx", f->r9, f->r10, f->r11);
+    log_emergency("r12 %016lx r13 %016lx r14 %016lx", f->r12, f->r13, f->r14);
+    log_emergency("r15 %016lx cr2 %016lx cr3 %016lx", f->r15, read_cr2(), read_cr3());
 }
 
 static NORETURN void stop_machine(const struct trap_frame *frame, u64 rip, u64 rbp)
@@ -130,7 +127,7 @@ void trap_entry(struct trap_frame *frame)
         return;
     }
     claim_panic();
-    log_emergency("PANIC: exception %llu in Socle", (unsigned long long)frame->vector);
+    log_emergency("PANIC: exception %lu in Socle", frame->vector);
     stop_machine(frame, frame->rip, frame->rbp);
 }
 

@@ -3,6 +3,7 @@
 #ifndef SOCLE_CORE_TYPES_H
 #define SOCLE_CORE_TYPES_H
 
+#include "core/errno.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -2,9 +2,8 @@
 /* vCPUs: creation, waking and stopping, exits to dom0, and what the run loops need. */
 #include "core/vcpu.h"
 #include "core/cpuid.h"
-#include "core/emulate.h"
-#include "core/errno.h"
 #include "core/event.h"
+#include "core/exits.h"
 #include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"
@@ -239,16 +238,16 @@ struct vcpu *vcpu_get(u32 handle)
 
 /* ---- waking and stopping ---- */
 
+static void wake(struct vcpu *v)
+{
+    pcpu_kick(sched_wake(&v->se, rdtsc()));
+}
+
 void vcpu_notify(struct vcpu *v)
 {
-    int kick;
-
     vcpu_set_pending(v, PENDING_EVENT);
-    if (v == this_cpu()->current)
-        return; /* it looks before it enters the guest, and before it blocks */
-    kick = sched_wake(&v->se, rdtsc());
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
+    if (v != this_cpu()->current) /* it looks before it enters the guest, and before it blocks */
+        wake(v);
 }
 
 void vcpu_post(struct vcpu *v, u8 vector, bool level)
@@ -290,14 +289,6 @@ static void end_wait(struct vcpu *waiter, s64 result)
     __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
 }
 
-static void wake(struct vcpu *v)
-{
-    int kick = sched_wake(&v->se, rdtsc());
-
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
-}
-
 bool vcpu_settled(struct vcpu *v)
 {
     if (sched_state(&v->se) != SCHED_STOPPED)
@@ -308,13 +299,13 @@ bool vcpu_settled(struct vcpu *v)
     return true;
 }
 
-/* v has been stopped, and is nothing to wait for. */
-static void end_run(struct vcpu *v)
+/* v does not run any more: if somebody waits for it, RUN returns `result` there. */
+static void end_run(struct vcpu *v, s64 result)
 {
     struct vcpu *waiter = claim_waiter(v);
 
     if (waiter) {
-        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
+        end_wait(waiter, result);
         wake(waiter);
     }
 }
@@ -322,24 +313,11 @@ static void end_run(struct vcpu *v)
 int vcpu_stop(struct vcpu *v)
 {
     if (sched_stop(&v->se)) {
-        pcpu_kick(sched_cpu(&v->se));
+        pcpu_kick((int)sched_cpu(&v->se));
         return -E_AGAIN;
     }
-    end_run(v);
+    end_run(v, SOCLE_RAN_INTERRUPTED);
     return sched_loaded(&v->se) ? -E_AGAIN : 0;
-}
-
-/* v is stopped with an exit that nobody waited for; somebody may do so by now. */
-static void publish_exit(struct vcpu *v, u32 port)
-{
-    struct vcpu *waiter = claim_waiter(v);
-
-    if (waiter) {
-        /* It calls RUN again and finds exit_ready. */
-        end_wait(waiter, SOCLE_RAN_INTERRUPTED);
-        wake(waiter);
-    }
-    event_raise(port);
 }
 
 /* RUN returns now, with `result` unless the other side has decided already. */
@@ -446,8 +424,7 @@ static struct vcpu *decide(struct pcpu *cpu)
 
     run_timers(cpu, now);
     e = sched_pick(&cpu->rq, now);
-    if (cpu->rq.kick >= 0)
-        pcpu_kick((u32)cpu->rq.kick);
+    pcpu_kick(cpu->rq.kick);
     irq_arm_timer();
     return e ? container_of(e, struct vcpu, se) : NULL;
 }
@@ -553,8 +530,7 @@ struct vcpu *vcpu_pick(void)
     if (kick == (int)cpu->id && !next)
         next = decide(cpu);
     cpu->current = next;
-    if (kick >= 0)
-        pcpu_kick((u32)kick);
+    pcpu_kick(kick);
     if (!next)
         pcpu_quiet(cpu);
     return next;
@@ -562,18 +538,11 @@ struct vcpu *vcpu_pick(void)
 
 static void put_blocked(struct vcpu *v, u64 now)
 {
-    struct vcpu *waiter;
-
     vcpu_set_pending(v, PENDING_EVENT);
     sched_prepare_block(&v->se);
     if (vcpu_has_event(v) || !sched_block(&v->se, now))
         return;
-    waiter = claim_waiter(v);
-    if (waiter) {
-        end_wait(waiter,
-                 sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_BLOCKED);
-        wake(waiter);
-    }
+    end_run(v, sched_state(&v->se) == SCHED_STOPPED ? SOCLE_RAN_INTERRUPTED : SOCLE_RAN_BLOCKED);
 }
 
 /* The decision has been made already (reschedule()), also that v stops; whom that wakes asks for
@@ -582,7 +551,7 @@ static void put_yielded(struct pcpu *cpu, struct vcpu *v)
 {
     if (likely(sched_state(&v->se) != SCHED_STOPPED))
         return;
-    end_run(v);
+    end_run(v, SOCLE_RAN_INTERRUPTED);
     if (cpu->decided && cpu->next)
         vcpu_set_pending(cpu->next, PENDING_RESCHED);
 }
@@ -598,14 +567,15 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
         end_wait(waiter, SOCLE_RAN_EXIT);
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
+        pcpu_kick(kick);
         return;
     }
     __atomic_store_n(&v->exit_ready, true, __ATOMIC_SEQ_CST);
     sched_stop(&v->se);
     sched_put(&v->se, now);
-    publish_exit(v, port);
+    /* Somebody may wait by now: it calls RUN again and finds exit_ready. */
+    end_run(v, SOCLE_RAN_INTERRUPTED);
+    event_raise(port);
 }
 
 /* d's wait for v has begun: makes v run if it is stopped, and d block, unless there is something
@@ -614,16 +584,12 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
  */
 static void run_and_block(struct pcpu *cpu, struct vcpu *d, struct vcpu *v, u64 now)
 {
-    int kick;
-
     if (vcpu_has_event(d))
         return;
     if (sched_state(&v->se) == SCHED_STOPPED && !v->exit_ready) {
         if (sched_handoff(&cpu->rq, &d->se, &v->se, now) != -E_BUSY)
             return;
-        kick = sched_start(&v->se, cpu->id, now);
-        if (kick >= 0)
-            pcpu_kick((u32)kick);
+        pcpu_kick(sched_start(&v->se, cpu->id, now));
     }
     /* It may have exited or blocked before it could see its waiter. */
     if (v->exit_ready || sched_state(&v->se) == SCHED_BLOCKED)
@@ -776,8 +742,7 @@ void vcpu_take_answer(struct vcpu *v)
 /* Dom0 itself cannot go on: the machine has lost its drivers. */
 static NORETURN void dom0_died(struct vcpu *v, const char *what)
 {
-    log_error("dom0's vCPU %u %s at rip %llx: resetting the machine", v->handle, what,
-              (unsigned long long)v->rip);
+    log_error("dom0's vCPU %u %s at rip %lx: resetting the machine", v->handle, what, v->rip);
     machine_reset();
 }
 
@@ -798,9 +763,8 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
 
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2)
 {
-    log_limited("domain %u (%s) vCPU %u stopped: exit %llx, %llx, %llx at rip %llx", v->domain->id,
-                v->domain->name, v->apic_id, (unsigned long long)reason, (unsigned long long)info1,
-                (unsigned long long)info2, (unsigned long long)v->rip);
+    log_limited("domain %u (%s) vCPU %u stopped: exit %lx, %lx, %lx at rip %lx", v->domain->id,
+                v->domain->name, v->apic_id, reason, info1, info2, v->rip);
     if (!v->page)
         dom0_died(v, "had an exit that Socle does not know");
     v->page->failed.reason = reason;
@@ -815,13 +779,4 @@ enum vcpu_action vcpu_shutdown(struct vcpu *v)
         dom0_died(v, "had a triple fault");
     log_limited("domain %u (%s) vCPU %u: triple fault", v->domain->id, v->domain->name, v->apic_id);
     return vcpu_exit(v, SOCLE_EXIT_SHUTDOWN);
-}
-
-enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7)
-{
-    v->page->debug.exception = vector;
-    v->page->debug.pc = v->rip;
-    v->page->debug.dr6 = dr6;
-    v->page->debug.dr7 = dr7;
-    return vcpu_exit(v, SOCLE_EXIT_DEBUG);
 }

@@ -60,7 +60,6 @@ enum io_kind {
 struct io_state {
     enum io_kind kind;
     u8 size;
-    u8 length; /* of the instruction, where it is known */
     u16 port;
     u32 count;
     gpa_t gpa;
@@ -146,12 +145,10 @@ struct vcpu {
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
-    bool clock_wall_due;       /* the wall clock is to be written */
-    struct socle_cpuid *cpuid; /* a pool page */
-    u32 cpuid_count;
+    bool clock_wall_due;            /* the wall clock is to be written */
+    struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
-    struct socle_guest_debug debug;
 
     u64 count[SOCLE_STATS];
 };
@@ -163,37 +160,36 @@ static inline void vcpu_set_pending(struct vcpu *v, u32 bits)
     __atomic_fetch_or(&v->pending, bits, __ATOMIC_RELEASE);
 }
 
-static inline void vcpu_clear_pending(struct vcpu *v, u32 bits)
-{
-    __atomic_fetch_and(&v->pending, ~bits, __ATOMIC_ACQUIRE);
-}
-
 /* The APIC_BASE MSR. */
 static inline u64 vcpu_apic_base(const struct vcpu *v)
 {
     return domain_has(v->domain, DOMAIN_LAPIC) ? v->lapic.base : v->apic_base;
 }
 
-/* The instruction that exited is done. */
-static inline void vcpu_skip(struct vcpu *v)
+/* Ends of an exit. The instruction that exited is done: */
+static inline enum vcpu_action vcpu_skip(struct vcpu *v)
 {
     v->rip = v->next_rip;
     v->retired = true;
+    return VCPU_RESUME;
 }
 
-static inline void vcpu_raise(struct vcpu *v, u8 vector, bool has_error, u32 error)
+/* ... or an exception comes in its place. */
+static inline enum vcpu_action vcpu_raise(struct vcpu *v, u8 vector, bool has_error, u32 error)
 {
     v->event = (struct event){true, has_error, vector, EVENT_EXCEPTION, error};
+    return VCPU_RESUME;
 }
 
-static inline void vcpu_raise_gp(struct vcpu *v)
+static inline enum vcpu_action vcpu_raise_gp(struct vcpu *v)
 {
-    vcpu_raise(v, 13, true, 0);
+    return vcpu_raise(v, VEC_GP, true, 0);
 }
 
-static inline void vcpu_raise_ud(struct vcpu *v)
+/* Also for instructions that no domain is offered. */
+static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
 {
-    vcpu_raise(v, 6, false, 0);
+    return vcpu_raise(v, VEC_UD, false, 0);
 }
 
 /* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's
@@ -263,9 +259,6 @@ enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);
 
 /* Takes from v's page what dom0 answers to its last exit; copied once. v is stopped. */
 void vcpu_take_answer(struct vcpu *v);
-
-/* #DB or #BP that dom0's debugger asked for. */
-enum vcpu_action vcpu_debug_exit(struct vcpu *v, u8 vector, u64 dr6, u64 dr7);
 
 /* XSETBV, for the loaded vCPU; checked by the caller. */
 void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);

@@ -2,7 +2,6 @@
 /* The virtual local APIC: register rules, interrupt priorities, timer, saved state. */
 #include "core/vlapic.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/panic.h"
 
@@ -256,18 +255,7 @@ bool vlapic_accepts_extint(const struct vlapic *l)
     return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT);
 }
 
-bool vlapic_accepts_nmi(const struct vlapic *l)
-{
-    return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT1, APIC_NMI);
-}
-
 /* ---- timer ---- */
-
-/* a * factor, where factor has 32 fraction bits. */
-static u64 scale(u64 a, u64 factor)
-{
-    return (u64)((unsigned __int128)a * factor >> 32);
-}
 
 static enum timer_mode timer_mode(const struct vlapic *l)
 {

@@ -201,9 +201,8 @@ void vlapic_accept(struct vlapic *l, u8 vector);
 /* Ends the highest interrupt in service. Returns its vector if it was level-triggered, else -1. */
 int vlapic_eoi(struct vlapic *l);
 
-/* The pins: LINT0 lets the PIC's interrupts through, LINT1 the NMI button. */
+/* LINT0 lets the PIC's interrupts through. */
 bool vlapic_accepts_extint(const struct vlapic *l);
-bool vlapic_accepts_nmi(const struct vlapic *l);
 
 /* ---- timer ---- */
 

@@ -41,31 +41,23 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 #define CR4_SMAP       BIT(21)
 #define CR4_PKE        BIT(22)
 
-#define EFER_SCE   BIT(0)
-#define EFER_LME   BIT(8)
-#define EFER_LMA   BIT(10)
-#define EFER_NXE   BIT(11)
-#define EFER_SVME  BIT(12)
-#define EFER_LMSLE BIT(13)
-#define EFER_FFXSR BIT(14)
+#define EFER_SCE  BIT(0)
+#define EFER_LME  BIT(8)
+#define EFER_LMA  BIT(10)
+#define EFER_NXE  BIT(11)
+#define EFER_SVME BIT(12)
 
-#define RFLAGS_CF    BIT(0)
 #define RFLAGS_FIXED BIT(1)
 #define RFLAGS_ZF    BIT(6)
-#define RFLAGS_TF    BIT(8)
 #define RFLAGS_IF    BIT(9)
 #define RFLAGS_DF    BIT(10)
-#define RFLAGS_RF    BIT(16)
-#define RFLAGS_VM    BIT(17)
+#define RFLAGS_AC    BIT(18)
 
 enum {
-    VEC_DE = 0,
     VEC_DB = 1,
     VEC_NMI = 2,
     VEC_BP = 3,
     VEC_UD = 6,
-    VEC_DF = 8,
-    VEC_TS = 10,
     VEC_GP = 13,
     VEC_PF = 14,
     VEC_AC = 17,
@@ -78,18 +70,26 @@ enum {
 #define PF_RSVD    BIT(3)
 #define PF_FETCH   BIT(4)
 
+/* Page table entries. */
+#define PTE_P   BIT(0)
+#define PTE_W   BIT(1)
+#define PTE_U   BIT(2)
+#define PTE_PWT BIT(3)
+#define PTE_PCD BIT(4)
+#define PTE_A   BIT(5)
+#define PTE_D   BIT(6)
+#define PTE_PS  BIT(7)
+#define PTE_G   BIT(8)
+#define PTE_NX  BIT(63)
+#define PTE_PA  0x000ffffffffff000ull
+
 #define MSR_TSC            0x10
 #define MSR_APIC_BASE      0x1b
 #define MSR_TSC_ADJUST     0x3b
-#define MSR_SPEC_CTRL      0x48
-#define MSR_UCODE_REV      0x8b
-#define MSR_MTRRCAP        0xfe
 #define MSR_SYSENTER_CS    0x174
 #define MSR_SYSENTER_ESP   0x175
 #define MSR_SYSENTER_EIP   0x176
-#define MSR_DEBUGCTL       0x1d9
 #define MSR_PAT            0x277
-#define MSR_MTRR_DEF_TYPE  0x2ff
 #define MSR_TSC_DEADLINE   0x6e0
 #define MSR_X2APIC_FIRST   0x800
 #define MSR_X2APIC_LAST    0x8ff
@@ -102,9 +102,6 @@ enum {
 #define MSR_GS_BASE        0xc0000101
 #define MSR_KERNEL_GS_BASE 0xc0000102
 #define MSR_TSC_AUX        0xc0000103
-#define MSR_SYSCFG         0xc0010010
-#define MSR_HWCR           0xc0010015
-#define MSR_PATCH_LEVEL    0x8b
 #define MSR_DE_CFG         0xc0011029
 
 #define PAT_RESET 0x0007040600070406ull

@@ -2,7 +2,6 @@
 /* RSDP, RSDT or XSDT, MADT, FADT. Reference: ACPI specification 6.5. */
 #include "drivers/acpi.h"
 
-#include "core/errno.h"
 #include "core/lib.h"
 #include "core/log.h"
 

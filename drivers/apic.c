@@ -3,31 +3,9 @@
 #include "drivers/apic.h"
 #include "core/log.h"
 #include "core/paging.h"
+#include "core/vlapic.h"
 #include "core/x86.h"
 
-enum {
-    REG_ID = 0x02,
-    REG_TPR = 0x08,
-    REG_EOI = 0x0b,
-    REG_LDR = 0x0d,
-    REG_DFR = 0x0e,
-    REG_SVR = 0x0f,
-    REG_TMR = 0x18,
-    REG_ICR = 0x30,
-    REG_ICR2 = 0x31,
-    REG_LVTT = 0x32,
-    REG_LVT_THERMAL = 0x33,
-    REG_LVT_PERF = 0x34,
-    REG_LVT0 = 0x35,
-    REG_LVT1 = 0x36,
-    REG_LVT_ERROR = 0x37,
-    REG_TMICT = 0x38,
-    REG_TMCCT = 0x39,
-    REG_TDCR = 0x3e
-};
-
-#define SVR_ENABLE        0x100u
-#define LVT_MASKED        0x10000u
 #define LVTT_DEADLINE     0x40000u
 #define ICR_PENDING       0x1000u
 #define ICR_ASSERT        0x4000u
@@ -72,20 +50,20 @@ void apic_init_cpu(void)
     wrmsr(MSR_APIC_BASE, base);
     if (x2apic)
         wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2APIC);
-    write_reg(REG_TPR, 0);
-    write_reg(REG_LVT_THERMAL, LVT_MASKED);
-    write_reg(REG_LVT_PERF, LVT_MASKED);
-    write_reg(REG_LVT0, LVT_MASKED);
-    write_reg(REG_LVT1, LVT_MASKED);
-    write_reg(REG_LVT_ERROR, LVT_MASKED | APIC_VECTOR_ERROR);
-    write_reg(REG_TDCR, TDCR_DIVIDE_BY_16);
-    write_reg(REG_LVTT, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
-    write_reg(REG_SVR, SVR_ENABLE | APIC_VECTOR_SPURIOUS);
+    write_reg(VLAPIC_REG_TPR, 0);
+    write_reg(VLAPIC_REG_LVT_THERMAL, APIC_LVT_MASKED);
+    write_reg(VLAPIC_REG_LVT_PMC, APIC_LVT_MASKED);
+    write_reg(VLAPIC_REG_LVT_LINT0, APIC_LVT_MASKED);
+    write_reg(VLAPIC_REG_LVT_LINT1, APIC_LVT_MASKED);
+    write_reg(VLAPIC_REG_LVT_ERROR, APIC_LVT_MASKED | APIC_VECTOR_ERROR);
+    write_reg(VLAPIC_REG_TDCR, TDCR_DIVIDE_BY_16);
+    write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
+    write_reg(VLAPIC_REG_SVR, APIC_SVR_ENABLE | APIC_VECTOR_SPURIOUS);
 }
 
 u32 apic_id(void)
 {
-    return x2apic ? read_reg(REG_ID) : read_reg(REG_ID) >> 24;
+    return x2apic ? read_reg(VLAPIC_REG_ID) : read_reg(VLAPIC_REG_ID) >> 24;
 }
 
 bool apic_is_x2apic(void)
@@ -95,7 +73,7 @@ bool apic_is_x2apic(void)
 
 void apic_eoi(void)
 {
-    write_reg(REG_EOI, 0);
+    write_reg(VLAPIC_REG_EOI, 0);
 }
 
 void apic_timer_calibrate(u64 tsc_khz)
@@ -104,18 +82,18 @@ void apic_timer_calibrate(u64 tsc_khz)
 
     if (deadline_mode)
         return;
-    write_reg(REG_LVTT, LVT_MASKED | APIC_VECTOR_TIMER);
-    write_reg(REG_TMICT, ~0u);
+    write_reg(VLAPIC_REG_LVT_TIMER, APIC_LVT_MASKED | APIC_VECTOR_TIMER);
+    write_reg(VLAPIC_REG_TMICT, ~0u);
     start = rdtsc();
     while (rdtsc() - start < tsc_khz * 10)
         cpu_relax();
-    ticks = ~0u - read_reg(REG_TMCCT);
+    ticks = ~0u - read_reg(VLAPIC_REG_TMCCT);
     elapsed = rdtsc() - start;
-    write_reg(REG_TMICT, 0);
-    write_reg(REG_LVTT, APIC_VECTOR_TIMER);
+    write_reg(VLAPIC_REG_TMICT, 0);
+    write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER);
     ticks_per_tsc = (ticks << TIMER_SHIFT) / elapsed;
     longest_tsc = (elapsed << 30) / MAX(ticks, 1u);
-    log_info("local APIC timer: %llu kHz", (unsigned long long)(ticks * tsc_khz / elapsed));
+    log_info("local APIC timer: %lu kHz", (ticks * tsc_khz / elapsed));
 }
 
 void apic_timer_set(u64 deadline)
@@ -127,12 +105,12 @@ void apic_timer_set(u64 deadline)
         return;
     }
     if (deadline == ~0ull) {
-        write_reg(REG_TMICT, 0);
+        write_reg(VLAPIC_REG_TMICT, 0);
         return;
     }
     now = rdtsc();
     delta = deadline > now ? MIN(deadline - now, longest_tsc) : 0;
-    write_reg(REG_TMICT, (u32)((delta * ticks_per_tsc) >> TIMER_SHIFT) + 1);
+    write_reg(VLAPIC_REG_TMICT, (u32)((delta * ticks_per_tsc) >> TIMER_SHIFT) + 1);
 }
 
 /* xAPIC: the command register takes one command at a time. The wait ends: delivery depends on no
@@ -140,13 +118,13 @@ void apic_timer_set(u64 deadline)
 static void send_command(u32 dest, u32 command)
 {
     if (x2apic) {
-        wrmsr(MSR_X2APIC_FIRST + REG_ICR, (u64)dest << 32 | command);
+        wrmsr(MSR_X2APIC_FIRST + VLAPIC_REG_ICR, (u64)dest << 32 | command);
         return;
     }
-    while (mmio[REG_ICR * 4] & ICR_PENDING)
+    while (mmio[VLAPIC_REG_ICR * 4] & ICR_PENDING)
         cpu_relax();
-    mmio[REG_ICR2 * 4] = dest << 24;
-    mmio[REG_ICR * 4] = command;
+    mmio[VLAPIC_REG_ICR2 * 4] = dest << 24;
+    mmio[VLAPIC_REG_ICR * 4] = command;
 }
 
 void apic_send(u32 dest, u8 vector)
@@ -172,13 +150,13 @@ void apic_stop_others(void)
 
 bool apic_is_level(u8 vector)
 {
-    return read_reg(REG_TMR + vector / 32) >> (vector % 32) & 1;
+    return read_reg(VLAPIC_REG_TMR + vector / 32) >> (vector % 32) & 1;
 }
 
 void apic_set_logical(u32 ldr, u32 dfr)
 {
     if (x2apic)
         return;
-    write_reg(REG_DFR, dfr);
-    write_reg(REG_LDR, ldr);
+    write_reg(VLAPIC_REG_DFR, dfr);
+    write_reg(VLAPIC_REG_LDR, ldr);
 }

@@ -2,6 +2,7 @@
 /* The time-stamp counter's rate. */
 #include "drivers/tsc.h"
 #include "core/io.h"
+#include "core/lib.h"
 #include "core/log.h"
 #include "core/panic.h"
 #include "core/x86.h"
@@ -105,12 +106,7 @@ void tsc_calibrate(u16 pm_timer_port)
     ns_mult = (1000000ull << 32) / tsc_khz;
     tsc_mult = (tsc_khz << 32) / 1000000;
     compute_pv_factors();
-    log_info("TSC: %llu kHz", (unsigned long long)tsc_khz);
-}
-
-static u64 scale(u64 value, u64 mult)
-{
-    return (u64)(((unsigned __int128)value * mult) >> 32);
+    log_info("TSC: %lu kHz", tsc_khz);
 }
 
 u64 tsc_to_ns(u64 ticks)

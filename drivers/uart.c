@@ -45,7 +45,7 @@ void uart_init(u16 port)
     uart_port = port;
 }
 
-void uart_putc(char c)
+static void uart_putc(char c)
 {
     /* Dom0 can set the port to a baud rate that never gets done: after one time-out, no more
      * waiting until the port is ready by itself. */

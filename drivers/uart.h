@@ -14,10 +14,7 @@
  * off. */
 void uart_init(u16 port);
 
-/* Waits a bounded time for room, else the character is lost. */
-void uart_putc(char c);
-
-/* The log's sink: a newline goes out as CR LF. */
+/* The log's sink: a newline goes out as CR LF. A character that waits too long for room is lost. */
 void uart_write(const char *text, size_t len);
 
 #endif

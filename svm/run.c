@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
 #include "core/exits.h"
-#include "core/irq.h"
-#include "core/log.h"
 #include "core/paging.h"
 #include "core/panic.h"
 #include "core/pcpu.h"
@@ -122,20 +120,24 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
                               .error = (u32)(info >> 32)};
 }
 
+/* Executes the instruction at rip by its handler, if it is (still) `op`. */
+static enum vcpu_action decode_and_handle(struct vcpu *v, enum insn_op op,
+                                          enum vcpu_action (*handler)(struct vcpu *))
+{
+    enum vcpu_action action;
+
+    svm_get_sregs(v, &v->sregs);
+    action = exit_find_next_rip(v, op);
+    return action == VCPU_RESUME && v->next_rip != v->rip ? handler(v) : action;
+}
+
 static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op,
                                      enum vcpu_action (*handler)(struct vcpu *))
 {
-    struct vmcb *c = vmcb_of(v);
-    struct insn insn;
-    enum vcpu_action action;
-
-    if (svm_features.next_rip) {
-        v->next_rip = c->next_rip;
-        return handler(v);
-    }
-    svm_get_sregs(v, &v->sregs);
-    action = exit_find_next_rip(v, op, &insn);
-    return action == VCPU_RESUME && v->next_rip != v->rip ? handler(v) : action;
+    if (!svm_features.next_rip)
+        return decode_and_handle(v, op, handler);
+    v->next_rip = vmcb_of(v)->next_rip;
+    return handler(v);
 }
 
 static enum vcpu_action handle_cpuid(struct vcpu *v)
@@ -153,18 +155,6 @@ static enum vcpu_action handle_hypercall(struct vcpu *v)
 static enum vcpu_action handle_xsetbv(struct vcpu *v)
 {
     return exit_xsetbv(v, vmcb_of(v)->cpl, vmcb_of(v)->cr4);
-}
-
-static enum vcpu_action handle_nothing(struct vcpu *v)
-{
-    vcpu_skip(v);
-    return VCPU_RESUME;
-}
-
-static enum vcpu_action handle_rdpmc(struct vcpu *v)
-{
-    vcpu_raise_gp(v);
-    return VCPU_RESUME;
 }
 
 static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
@@ -204,30 +194,18 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    if (vector == VEC_DB && v->debug.flags)
-        return vcpu_debug_exit(v, vector, c->dr6, c->dr7);
-    vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
-    return VCPU_RESUME;
+    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
  * interrupt shadow: the guest would take the next interrupt ahead of its HLT, and then sleep
  * through what that interrupt told it. */
-static enum vcpu_action finish_shadow(struct vcpu *v)
-{
-    struct insn insn;
-    enum vcpu_action action;
-
-    svm_get_sregs(v, &v->sregs);
-    action = exit_find_next_rip(v, INSN_HLT, &insn);
-    return action == VCPU_RESUME && v->next_rip != v->rip ? exit_hlt(v) : action;
-}
-
 static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
 {
     v->count[SOCLE_STAT_INTERRUPT]++;
     svm_take_interrupts();
-    return unlikely(c->int_state & 1) && !c->cpl ? finish_shadow(v) : VCPU_RESUME;
+    return unlikely(c->int_state & 1) && !c->cpl ? decode_and_handle(v, INSN_HLT, exit_hlt)
+                                                 : VCPU_RESUME;
 }
 
 static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
@@ -289,13 +267,13 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_WBINVD, handle_nothing);
+        return skip_checked(v, INSN_WBINVD, vcpu_skip);
     case SVM_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_INVD, handle_nothing);
+        return skip_checked(v, INSN_INVD, vcpu_skip);
     case SVM_EXIT_RDPMC:
         v->count[SOCLE_STAT_OTHER]++;
-        return handle_rdpmc(v);
+        return vcpu_raise_gp(v);
     case SVM_EXIT_NMI:
     case SVM_EXIT_INIT:
         return handle_interrupt(v, c);
@@ -314,7 +292,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_MWAIT_ARMED:
     case SVM_EXIT_RDPRU:
         v->count[SOCLE_STAT_OTHER]++;
-        return exit_undefined(v);
+        return vcpu_raise_ud(v);
     default:
         return vcpu_fail(v, c->exit_code, c->exit_info1, c->exit_info2);
     }

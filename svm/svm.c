@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "svm/svm.h"
-#include "core/errno.h"
 #include "core/lib.h"
-#include "core/log.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
 #include "core/trap.h"
@@ -28,10 +26,24 @@ static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
 static u8 iopm_guest[IOPM_SIZE] ALIGNED(4096);
 static u8 msrpm[MSRPM_SIZE] ALIGNED(4096);
 
-/* What VMLOAD and VMSAVE or VMRUN itself switch: guests read and write these without an exit. */
-static const u32 free_msrs[] = {
-    MSR_STAR,    MSR_LSTAR,          MSR_CSTAR,       MSR_SFMASK,       MSR_FS_BASE,
-    MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
+/* The MSRs that VMLOAD and VMSAVE or VMRUN itself switch. Guests read and write all but PAT without
+ * an exit. */
+static const struct {
+    u32 index;
+    u32 offset;
+} msr_fields[] = {
+    {MSR_STAR, offsetof(struct vmcb, star)},
+    {MSR_LSTAR, offsetof(struct vmcb, lstar)},
+    {MSR_CSTAR, offsetof(struct vmcb, cstar)},
+    {MSR_SFMASK, offsetof(struct vmcb, sfmask)},
+    {MSR_FS_BASE, offsetof(struct vmcb, fs.base)},
+    {MSR_GS_BASE, offsetof(struct vmcb, gs.base)},
+    {MSR_KERNEL_GS_BASE, offsetof(struct vmcb, kernel_gs_base)},
+    {MSR_SYSENTER_CS, offsetof(struct vmcb, sysenter_cs)},
+    {MSR_SYSENTER_ESP, offsetof(struct vmcb, sysenter_esp)},
+    {MSR_SYSENTER_EIP, offsetof(struct vmcb, sysenter_eip)},
+    {MSR_PAT, offsetof(struct vmcb, pat)},
+};
 
 static bool svm_detect(const char **why)
 {
@@ -63,8 +75,9 @@ static void init_permission_maps(void)
 {
     memset(iopm_guest, 0xff, sizeof(iopm_guest));
     memset(msrpm, 0xff, sizeof(msrpm));
-    for (u32 i = 0; i < ARRAY_SIZE(free_msrs); i++)
-        allow_msr(free_msrs[i]);
+    for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
+        if (msr_fields[i].index != MSR_PAT)
+            allow_msr(msr_fields[i].index);
 }
 
 static void note_features(void)
@@ -223,32 +236,10 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
 
 static u64 *msr_field(struct vmcb *c, u32 index)
 {
-    switch (index) {
-    case MSR_STAR:
-        return &c->star;
-    case MSR_LSTAR:
-        return &c->lstar;
-    case MSR_CSTAR:
-        return &c->cstar;
-    case MSR_SFMASK:
-        return &c->sfmask;
-    case MSR_KERNEL_GS_BASE:
-        return &c->kernel_gs_base;
-    case MSR_SYSENTER_CS:
-        return &c->sysenter_cs;
-    case MSR_SYSENTER_ESP:
-        return &c->sysenter_esp;
-    case MSR_SYSENTER_EIP:
-        return &c->sysenter_eip;
-    case MSR_FS_BASE:
-        return &c->fs.base;
-    case MSR_GS_BASE:
-        return &c->gs.base;
-    case MSR_PAT:
-        return &c->pat;
-    default:
-        return NULL;
-    }
+    for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
+        if (msr_fields[i].index == index)
+            return (u64 *)((u8 *)c + msr_fields[i].offset);
+    return NULL;
 }
 
 static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)

@@ -17,12 +17,10 @@ enum {
     INTERCEPT_RSM = BIT(19),
     INTERCEPT_IRET = BIT(20),
     INTERCEPT_INVD = BIT(22),
-    INTERCEPT_PAUSE = BIT(23),
     INTERCEPT_HLT = BIT(24),
     INTERCEPT_INVLPGA = BIT(26),
     INTERCEPT_IOIO = BIT(27),
     INTERCEPT_MSR = BIT(28),
-    INTERCEPT_TASK = BIT(29),
 };
 #define INTERCEPT_SHUTDOWN 0x80000000u
 
@@ -43,8 +41,6 @@ enum { /* the second word */
 };
 
 enum svm_exit {
-    SVM_EXIT_READ_CR0 = 0x00,
-    SVM_EXIT_WRITE_CR0 = 0x10,
     SVM_EXIT_WRITE_CR8 = 0x18,
     SVM_EXIT_EXCP_BASE = 0x40,
     SVM_EXIT_INTR = 0x60,
@@ -56,12 +52,10 @@ enum svm_exit {
     SVM_EXIT_RSM = 0x73,
     SVM_EXIT_IRET = 0x74,
     SVM_EXIT_INVD = 0x76,
-    SVM_EXIT_PAUSE = 0x77,
     SVM_EXIT_HLT = 0x78,
     SVM_EXIT_INVLPGA = 0x7a,
     SVM_EXIT_IOIO = 0x7b,
     SVM_EXIT_MSR = 0x7c,
-    SVM_EXIT_TASK_SWITCH = 0x7d,
     SVM_EXIT_SHUTDOWN = 0x7f,
     SVM_EXIT_VMRUN = 0x80,
     SVM_EXIT_VMMCALL = 0x81,
@@ -78,7 +72,6 @@ enum svm_exit {
     SVM_EXIT_RDPRU = 0x8e,
     SVM_EXIT_NPF = 0x400,
 };
-#define SVM_EXIT_INVALID (~0ull)
 
 #define INT_CTL_TPR          0x0full
 #define INT_CTL_IRQ          BIT(8)
@@ -86,8 +79,7 @@ enum svm_exit {
 #define INT_CTL_IGNORE_TPR   BIT(20)
 #define INT_CTL_MASKING      BIT(24)
 
-#define TLB_CONTROL_FLUSH_ALL  1
-#define TLB_CONTROL_FLUSH_ASID 3
+#define TLB_CONTROL_FLUSH_ALL 1
 
 #define EVENT_INJ_ERROR BIT(11)
 #define EVENT_INJ_VALID BIT(31)
@@ -179,7 +171,6 @@ struct svm_features {
     u32 asids;
     bool next_rip;
     bool flush_asid;
-    bool pause_filter;
 };
 extern struct svm_features svm_features;
 

@@ -198,7 +198,6 @@ static enum vcpu_action answer(void)
 static enum vcpu_action step(void)
 {
     struct vcpu *v = &model.v;
-    struct insn insn;
 
     if (v->io.kind != IO_NONE)
         return answer();
@@ -210,7 +209,7 @@ static enum vcpu_action step(void)
     case 1:
         return exit_emulate(v);
     case 2:
-        return exit_find_next_rip(v, INSN_CPUID, &insn);
+        return exit_find_next_rip(v, INSN_CPUID);
     case 3:
         return exit_npf(v, take_address(), take(1) & 1, take(1) & 1);
     case 4:

@@ -3,7 +3,7 @@
 #include "tests/unit/fake_machine.h"
 
 #include "core/cpuid.h"
-#include "core/emulate.h"
+#include "core/exits.h"
 #include "core/event.h"
 #include "core/log.h"
 #include "core/machine.h"
@@ -115,8 +115,12 @@ void pcpu_flush_host_pending(void)
 }
 
 /* Without threads, a processor that is kicked leaves its guest and comes back at once. */
-void pcpu_kick(u32 id)
+void pcpu_kick(int to)
 {
+    u32 id = (u32)to;
+
+    if (to < 0)
+        return;
     ASSERT(id < pcpu_count);
     if (id == fake_cpu && this_cpu()->current)
         vcpu_set_pending(this_cpu()->current, PENDING_RESCHED);
@@ -231,7 +235,7 @@ int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
     return err;
 }
 
-int state_set(struct vcpu *v, u32 section, const void *buf, u32 len)
+int state_set(struct vcpu *v, u32 section, void *buf, u32 len)
 {
     int err = state_check(v, section, len);
 

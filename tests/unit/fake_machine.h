@@ -10,7 +10,7 @@
 #include "core/errno.h"
 #include "core/exits.h"
 #include "core/frame.h"
-#include "core/hypercall.h"
+#include "core/exits.h"
 #include "core/irq.h"
 #include "core/pcpu.h"
 #include "core/pool.h"

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "core/doorbell.h"
-#include "core/emulate.h"
 #include "core/errno.h"
 #include "core/exits.h"
 #include "core/gmem.h"

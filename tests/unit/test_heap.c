@@ -11,6 +11,15 @@
 
 #define NODES 1000
 
+static struct heap_node *heap_pop(struct heap *h)
+{
+    struct heap_node *n = heap_first(h);
+
+    if (n)
+        heap_remove(h, n);
+    return n;
+}
+
 static struct heap_node nodes[NODES];
 
 static u64 next_random(u64 *seed)

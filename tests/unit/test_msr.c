@@ -196,8 +196,8 @@ static void test_efer(void **state)
     assert_int_equal(guest_write(MSR_EFER, EFER_SCE | EFER_NXE | EFER_LME), DONE);
     assert_int_equal(read_done(MSR_EFER), EFER_SCE | EFER_NXE | EFER_LME);
     assert_int_equal(guest_write(MSR_EFER, EFER_SVME), GP);
-    assert_int_equal(guest_write(MSR_EFER, EFER_FFXSR), GP);
-    assert_int_equal(guest_write(MSR_EFER, EFER_LMSLE), GP);
+    assert_int_equal(guest_write(MSR_EFER, BIT(14)), GP);
+    assert_int_equal(guest_write(MSR_EFER, BIT(13)), GP);
     assert_int_equal(guest_write(MSR_EFER, BIT(15)), GP);
     assert_int_equal(guest_write(MSR_EFER, BIT(32)), GP);
     fake.sregs.cr0 = CR0_PG | CR0_PE;

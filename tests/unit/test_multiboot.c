@@ -146,10 +146,8 @@ static void test_mb1(void **state)
     assert_string_equal(bi.modules[0].cmdline, "root=/dev/vda1");
     assert_string_equal(bi.modules[1].cmdline, "word");
 
-    put32(0x1000, 1); /* the memory sizes only */
-    assert_int_equal(multiboot1_parse(0x1000, phys, &bi), 0);
-    assert_int_equal(bi.map[1].base, 0x100000);
-    assert_int_equal(bi.map[1].length, 63 << 20);
+    put32(0x1000, 1); /* the memory sizes only, which are not enough */
+    assert_int_equal(multiboot1_parse(0x1000, phys, &bi), -E_NOENT);
     assert_int_equal(bi.module_count, 0);
     assert_string_equal(bi.loader, "");
 }

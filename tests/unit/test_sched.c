@@ -548,15 +548,15 @@ static void no_tick_for_one(void **state)
     assert_true(sched_next_event(&rq[0]) == SCHED_NEVER);
     start(&tasks[0], 0, 1024);
     run_until(now + 50 * MS);
-    assert_true(sched_slice_end(&rq[0]) == SCHED_NEVER);
+    assert_true(sched_next_event(&rq[0]) == SCHED_NEVER);
     assert_int_equal(tasks[0].e.switches, 1);
     start(&tasks[1], 0, 1024);
     run_until(now + 50 * MS);
-    assert_true(sched_slice_end(&rq[0]) <= now + LATENCY / 2);
-    assert_true(sched_slice_end(&rq[0]) > now - MS);
+    assert_true(sched_next_event(&rq[0]) <= now + LATENCY / 2);
+    assert_true(sched_next_event(&rq[0]) > now - MS);
     assert_in_range(tasks[0].e.switches, 5, 20);
     sched_stop(&tasks[rq[0].curr == &tasks[0].e].e);
-    assert_true(sched_slice_end(&rq[0]) == SCHED_NEVER);
+    assert_true(sched_next_event(&rq[0]) == SCHED_NEVER);
 }
 
 static void timers_come_in_order(void **state)
@@ -680,7 +680,7 @@ static void handoff_and_back(void **state)
         assert_int_equal(rq[0].decided, i > 0); /* the first time, it had yet to arrive */
         assert_int_equal(sched_state(dom0), SCHED_BLOCKED);
         assert_ptr_equal(sched_pick(&rq[0], now), guest);
-        assert_true(sched_slice_end(&rq[0]) == SCHED_NEVER);
+        assert_true(sched_next_event(&rq[0]) == SCHED_NEVER);
         check_queue(&rq[0]);
         now += 30 * US;
         if (i % 3 == 0)

@@ -103,10 +103,9 @@ enum vcpu_action exit_cpuid(UNUSED struct vcpu *w, UNUSED u64 cr4) FAKE_EXIT() e
     exit_npf(UNUSED struct vcpu *w, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
         FAKE_EXIT() enum vcpu_action exit_emulate(UNUSED struct vcpu *w)
             FAKE_EXIT() enum vcpu_action
-    exit_find_next_rip(UNUSED struct vcpu *w, UNUSED enum insn_op op, UNUSED struct insn *insn)
-        FAKE_EXIT()
+    exit_find_next_rip(UNUSED struct vcpu *w, UNUSED enum insn_op op) FAKE_EXIT()
 
-            static int start(void **state)
+        static int start(void **state)
 {
     (void)state;
     fake_start(1);
