@@ -161,6 +161,7 @@ DEFINE_CR(0)
 DEFINE_CR(2)
 DEFINE_CR(3)
 DEFINE_CR(4)
+DEFINE_CR(8)
 
 #define DEFINE_DR(n)                                                   \
     static inline u64 read_dr##n(void)                                 \

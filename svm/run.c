@@ -44,14 +44,22 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
  * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
 static void open_interrupt_window(struct vmcb *c)
 {
-    c->int_ctl |= INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST;
+    c->int_ctl |= INT_CTL_NOW;
     c->intercept1 |= INTERCEPT_VINTR;
 }
 
 static void close_interrupt_window(struct vmcb *c)
 {
-    c->int_ctl &= ~(INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST);
+    c->int_ctl &= ~INT_CTL_NOW;
     c->intercept1 &= ~(u32)INTERCEPT_VINTR;
+}
+
+/* An interrupt that the guest can take at once goes in as a virtual one. The event field would do
+ * as well, but QEMU (7.2) delivers that one again if the entry meets a request to its thread. */
+static void make_interrupt_virtual(struct vmcb *c)
+{
+    c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
+    c->event_inj = 0;
 }
 
 /* While a handler of the last NMI runs, the next one waits for its IRET; and that one must not be
@@ -75,6 +83,7 @@ static void inject_interrupt(struct vcpu *v, struct vmcb *c, int vector)
         open_interrupt_window(c);
         return;
     }
+    close_interrupt_window(c);
     inject(c, (u8)vector, EVENT_INTERRUPT, false, 0);
     vcpu_accept_interrupt(v, (u8)vector);
 }
@@ -98,6 +107,9 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         inject_interrupt(v, c, vector);
     else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
         c->intercept_cr_write |= BIT(8);
+    if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
+        !(c->int_ctl & INT_CTL_IRQ))
+        make_interrupt_virtual(c);
 }
 
 /* ---- after the exit ---- */
@@ -118,6 +130,19 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
                               .vector = (u8)info,
                               .type = type,
                               .error = (u32)(info >> 32)};
+}
+
+/* A virtual interrupt may have been forestalled by the exit: then it comes again. */
+static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
+{
+    svm_recheck_interrupts();
+    if (c->intercept1 & INTERCEPT_VINTR)
+        return;
+    if ((c->int_ctl & INT_CTL_IRQ) && !(c->exit_int_info & EXIT_INT_INFO_VALID))
+        v->event = (struct event){.valid = true,
+                                  .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
+                                  .type = EVENT_INTERRUPT};
+    c->int_ctl &= ~INT_CTL_NOW;
 }
 
 /* Executes the instruction at rip by its handler, if it is (still) `op`. */
@@ -327,6 +352,8 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     v->rflags = c->rflags;
     v->count[SOCLE_STAT_EXITS]++;
     vlapic_set_cr8(&v->lapic, c->int_ctl & INT_CTL_TPR);
+    if (unlikely(c->int_ctl & INT_CTL_IGNORE_TPR))
+        end_virtual_interrupt(v, c);
     if (unlikely(c->exit_int_info & EXIT_INT_INFO_VALID))
         requeue_event(v, c);
 }

@@ -6,6 +6,7 @@
 
 #include "core/types.h"
 #include "core/vcpu.h"
+#include "core/x86.h"
 
 enum {
     INTERCEPT_INTR = BIT(0),
@@ -78,9 +79,13 @@ enum svm_exit {
 #define INT_CTL_PRIO_HIGHEST (0xfull << 16)
 #define INT_CTL_IGNORE_TPR   BIT(20)
 #define INT_CTL_MASKING      BIT(24)
+#define INT_CTL_VECTOR_SHIFT 32
+/* A virtual interrupt that nothing but the guest's IF and shadow holds back. */
+#define INT_CTL_NOW (INT_CTL_IRQ | INT_CTL_IGNORE_TPR | INT_CTL_PRIO_HIGHEST)
 
 #define TLB_CONTROL_FLUSH_ALL 1
 
+#define EVENT_INJ_TYPE  (7ull << 8)
 #define EVENT_INJ_ERROR BIT(11)
 #define EVENT_INJ_VALID BIT(31)
 
@@ -194,6 +199,7 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s);
 #ifdef SOCLE_HOST
 void svm_take_interrupts(void);
 void svm_idle(void);
+void svm_recheck_interrupts(void);
 #else
 static inline void svm_take_interrupts(void)
 {
@@ -203,6 +209,15 @@ static inline void svm_take_interrupts(void)
 static inline void svm_idle(void)
 {
     __asm__ volatile("cli\n\tstgi\n\tsti\n\thlt\n\tclgi" : : : "memory");
+}
+
+/* Makes the local APIC say again whether an interrupt is pending, by setting the task priority to
+ * what it is. QEMU's VMRUN (7.2) sets up a virtual interrupt without a lock, and can so lose the
+ * message about a physical one that arrives right then; a processor with nothing else to leave the
+ * guest for would never learn of it. */
+static inline void svm_recheck_interrupts(void)
+{
+    write_cr8(0);
 }
 #endif
 

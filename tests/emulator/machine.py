@@ -53,7 +53,9 @@ def quote(value):
 def qemu_command(name, memory=2048, cpu="", icount=False):
     """The machine alone. cpu: more flags, such as ",-npt". icount: exact and repeatable, one thread."""
     _, processors = parse_name(name)
-    accel = ["-accel", "tcg,thread=multi"]
+    # One thread runs all processors: with one for each, QEMU 7.2's FXRSTOR and XRSTOR on any processor change a word
+    # of the first one's state (hflags2: GIF, nested paging) without a lock, and undo what that one does to it.
+    accel = ["-accel", "tcg,thread=single"]
     if icount:
         accel = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-rtc", "base=2024-01-01,clock=vm"]
     return ["qemu-system-x86_64", "-machine", "q35", *accel, "-smp", str(processors), "-m", str(memory),

@@ -35,7 +35,7 @@ struct step {
 
 struct svm_features svm_features = {.asids = ASIDS, .next_rip = true};
 static struct step steps[STEPS];
-static u32 step_count, emulated;
+static u32 step_count, emulated, rechecks;
 static jmp_buf end_of_script;
 static struct vcpu *v; /* dom0's */
 
@@ -56,6 +56,8 @@ void svm_enter(u64 *gpr, paddr_t vmcb)
     s->tlb_control = c->tlb_control;
     if (!s->exit_code && !s->hook)
         longjmp(end_of_script, 1);
+    if (!(c->intercept1 & INTERCEPT_VINTR) && s->exit_code != SVM_EXIT_INTR)
+        c->int_ctl &= ~INT_CTL_IRQ; /* delivered */
     c->exit_code = s->exit_code;
     c->exit_info1 = s->exit_info1;
     c->exit_int_info = s->exit_int_info;
@@ -89,6 +91,11 @@ void svm_idle(void)
     longjmp(end_of_script, 1);
 }
 
+void svm_recheck_interrupts(void)
+{
+    rechecks++;
+}
+
 #define FAKE_EXIT(...)      \
     {                       \
         emulated++;         \
@@ -113,7 +120,7 @@ enum vcpu_action exit_cpuid(UNUSED struct vcpu *w, UNUSED u64 cr4) FAKE_EXIT() e
     v = pcpus[0]->dom0;
     memset(v->vendor, 0, PAGE_SIZE);
     memset(steps, 0, sizeof(steps));
-    step_count = emulated = 0;
+    step_count = emulated = rechecks = 0;
     pcpus[0]->asid_next = 1;
     pcpus[0]->asid_generation = 1;
     return 0;
@@ -137,6 +144,14 @@ static bool window(const struct step *s)
     return (s->int_ctl & INT_CTL_IRQ) && (s->intercept1 & INTERCEPT_VINTR);
 }
 
+/* The vector that this entry delivers as a virtual interrupt; -1: none. */
+static int virtual(const struct step *s)
+{
+    bool none = !(s->int_ctl & INT_CTL_IRQ) || (s->intercept1 & INTERCEPT_VINTR);
+
+    return none ? -1 : (int)(s->int_ctl >> INT_CTL_VECTOR_SHIFT);
+}
+
 /* ---- injection ---- */
 
 static void test_precedence(void **state)
@@ -152,7 +167,8 @@ static void test_precedence(void **state)
     assert_true(window(&steps[0]));
     assert_int_equal(steps[1].event_inj, NMI_INFO);
     assert_true(window(&steps[1]));
-    assert_int_equal(steps[2].event_inj, INFO | 0x41);
+    assert_int_equal(virtual(&steps[2]), 0x41);
+    assert_int_equal(steps[2].event_inj, 0);
     assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2], 2);
 }
 
@@ -160,6 +176,13 @@ static void enable_interrupts(struct vcpu *w, struct vmcb *c)
 {
     (void)w;
     c->rflags |= RFLAGS_IF;
+}
+
+static void set_pending(struct vcpu *w, struct vmcb *c)
+{
+    (void)w;
+    (void)c;
+    post(0x61);
 }
 
 static void test_interrupt_window(void **state)
@@ -173,7 +196,37 @@ static void test_interrupt_window(void **state)
     assert_true(window(&steps[0]));
     assert_int_equal(steps[0].event_inj, 0);
     assert_false(window(&steps[1]));
-    assert_int_equal(steps[1].event_inj, INFO | 0x41);
+    assert_int_equal(virtual(&steps[1]), 0x41);
+    assert_int_equal(rechecks, 1);
+}
+
+/* A physical interrupt comes before a virtual one, which then waits in v->event; once delivered, it
+ * does not come again. */
+static void test_forestalled_interrupt(void **state)
+{
+    (void)state;
+    post(0x41);
+    steps[0].exit_code = SVM_EXIT_INTR;
+    steps[1].exit_code = SVM_EXIT_CPUID;
+    play();
+    assert_int_equal(virtual(&steps[0]), 0x41);
+    assert_int_equal(virtual(&steps[1]), 0x41);
+    assert_int_equal(virtual(&steps[2]), -1);
+    assert_int_equal(steps[2].event_inj, 0);
+    assert_int_equal(v->count[SOCLE_STAT_INJECTED], 1);
+    assert_int_equal(rechecks, 2);
+}
+
+/* An interrupt whose delivery was interrupted, and the next one: the second needs the window. */
+static void test_requeued_interrupt_and_window(void **state)
+{
+    (void)state;
+    steps[0].exit_code = SVM_EXIT_NPF;
+    steps[0].exit_int_info = INFO | 0x51;
+    steps[0].hook = set_pending;
+    play();
+    assert_int_equal(steps[1].event_inj, INFO | 0x51);
+    assert_true(window(&steps[1]));
 }
 
 static void set_shadow(struct vcpu *w, struct vmcb *c)
@@ -194,7 +247,7 @@ static void test_shadow(void **state)
     assert_int_equal(steps[1].int_state, 1);
     assert_true(window(&steps[1]));
     assert_int_equal(steps[2].int_state, 0);
-    assert_int_equal(steps[2].event_inj, INFO | 0x41);
+    assert_int_equal(virtual(&steps[2]), 0x41);
 }
 
 static void test_requeue(void **state)
@@ -217,7 +270,8 @@ static void test_requeue(void **state)
         steps[i].exit_int_info = cases[i].info;
     }
     play();
-    for (u32 i = 0; i < ARRAY_SIZE(cases); i++)
+    assert_int_equal(virtual(&steps[1]), 0x41);
+    for (u32 i = 1; i < ARRAY_SIZE(cases); i++)
         assert_int_equal(steps[i + 1].event_inj, cases[i].again ? cases[i].info : 0);
 }
 
@@ -406,6 +460,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_precedence, start),
         cmocka_unit_test_setup(test_interrupt_window, start),
+        cmocka_unit_test_setup(test_forestalled_interrupt, start),
+        cmocka_unit_test_setup(test_requeued_interrupt_and_window, start),
         cmocka_unit_test_setup(test_shadow, start),
         cmocka_unit_test_setup(test_requeue, start),
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
