@@ -132,16 +132,19 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
                               .error = (u32)(info >> 32)};
 }
 
-/* A virtual interrupt may have been forestalled by the exit: then it comes again. */
+/* A virtual interrupt may have been forestalled, or interrupted, by the exit: then it comes again.
+ * QEMU leaves it pending when its delivery is interrupted, and calls it an exception. */
 static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
 {
     svm_recheck_interrupts();
     if (c->intercept1 & INTERCEPT_VINTR)
         return;
-    if ((c->int_ctl & INT_CTL_IRQ) && !(c->exit_int_info & EXIT_INT_INFO_VALID))
+    if (c->int_ctl & INT_CTL_IRQ) {
         v->event = (struct event){.valid = true,
                                   .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
                                   .type = EVENT_INTERRUPT};
+        c->exit_int_info = 0;
+    }
     c->int_ctl &= ~INT_CTL_NOW;
 }
 

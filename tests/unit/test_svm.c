@@ -217,6 +217,26 @@ static void test_forestalled_interrupt(void **state)
     assert_int_equal(rechecks, 2);
 }
 
+static void leave_pending(struct vcpu *w, struct vmcb *c)
+{
+    (void)w;
+    c->int_ctl |= INT_CTL_IRQ;
+}
+
+/* QEMU's report of an interrupted delivery: still pending, and an exception. */
+static void test_interrupted_virtual_interrupt(void **state)
+{
+    (void)state;
+    post(0x41);
+    steps[0].exit_code = SVM_EXIT_NPF;
+    steps[0].exit_int_info = EXC(0x41);
+    steps[0].hook = leave_pending;
+    play();
+    assert_int_equal(virtual(&steps[0]), 0x41);
+    assert_int_equal(virtual(&steps[1]), 0x41);
+    assert_int_equal(steps[1].event_inj, 0);
+}
+
 /* An interrupt whose delivery was interrupted, and the next one: the second needs the window. */
 static void test_requeued_interrupt_and_window(void **state)
 {
@@ -461,6 +481,7 @@ int main(void)
         cmocka_unit_test_setup(test_precedence, start),
         cmocka_unit_test_setup(test_interrupt_window, start),
         cmocka_unit_test_setup(test_forestalled_interrupt, start),
+        cmocka_unit_test_setup(test_interrupted_virtual_interrupt, start),
         cmocka_unit_test_setup(test_requeued_interrupt_and_window, start),
         cmocka_unit_test_setup(test_shadow, start),
         cmocka_unit_test_setup(test_requeue, start),
