@@ -148,20 +148,27 @@ $(GUEST) &: $(B)/cache/kernel-version $(addprefix $(IMAGE)/,guest.sh guest-init 
 	@mkdir -p $(B)/guest
 	@$(IMAGE)/guest.sh
 
-$(B)/dom0/vmlinuz $(B)/dom0/base.img &: $(GUEST) $(IMAGE)/dom0.sh $(IMAGE)/lib.sh
+$(B)/dom0/vmlinuz $(B)/dom0/base.img $(B)/dom0/small-base.img &: $(GUEST) $(IMAGE)/dom0.sh $(IMAGE)/lib.sh
 	@$(IMAGE)/dom0.sh base
 
 # Sources that are not there yet make an image without their program; sources that do not build stop it.
 DOM0_TOP := $(if $(wildcard dom0-shim/kmod/Kbuild),$(B)/socle.ko) $(if $(CTL_SOURCES),$(B)/soclectl)
-$(B)/dom0/initrd.img: $(B)/dom0/base.img $(DOM0_TOP) $(wildcard $(IMAGE)/dom0-* $(IMAGE)/socle-*) $(IMAGE)/common
+$(B)/dom0/initrd.img $(B)/dom0/small.img &: $(B)/dom0/base.img $(DOM0_TOP) $(wildcard $(IMAGE)/dom0-* $(IMAGE)/socle-*) $(IMAGE)/common
 	@$(IMAGE)/dom0.sh initrd
+
+# Bochs takes a minute to unpack the kernel, so its machines get one that is not compressed.
+$(B)/dom0/vmlinuz-flat: $(B)/dom0/vmlinuz $(addprefix tests/emulator/flat_kernel,.py .asm)
+	@echo "  FLAT  $@"
+	@$(NASM) -f bin -o $(B)/dom0/flat_kernel.bin tests/emulator/flat_kernel.asm
+	@/usr/bin/python3 tests/emulator/flat_kernel.py $< $(B)/dom0/flat_kernel.bin $@
 
 DOM0_CMDLINE ?= console=tty0 console=ttyS0 quiet cryptomgr.notests
 $(B)/socle.iso: $(B)/socle.elf $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(IMAGE)/mkiso.sh Makefile
 	@echo "  ISO   $@"
 	@$(IMAGE)/mkiso.sh $@ '$(DOM0_CMDLINE)'
 
-.PHONY: kmod soclectl images iso
+.PHONY: kmod soclectl images iso bochs-images
+bochs-images: $(B)/dom0/vmlinuz-flat $(B)/dom0/small.img
 kmod: $(B)/socle.ko
 soclectl: $(B)/soclectl
 images: $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(GUEST)
@@ -179,7 +186,8 @@ MACHINES ?= svm-1 svm-2
 TESTS ?=
 BUILD_PACKAGES := gcc libc6-dev make nasm binutils mawk cpio zstd kmod e2fsprogs fdisk grub-common grub-pc-bin xorriso \
     mtools busybox-static qemu-system-x86 qemu-system-data seabios ipxe-qemu python3 dpkg
-TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest
+BOCHS_PACKAGES := bochs bochsbios vgabios
+TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest $(BOCHS_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Asks apt only where a package is missing.
@@ -202,7 +210,7 @@ run: deps
 	@$(MAKE) -s --no-print-directory iso
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
-	@$(MAKE) -s --no-print-directory elf images iso guests-elf selftests-programs
+	@$(MAKE) -s --no-print-directory elf images iso bochs-images guests-elf selftests-programs
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
 bench: deps

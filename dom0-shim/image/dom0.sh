@@ -3,6 +3,7 @@
 # Builds build/dom0/vmlinuz (Debian's stock kernel) and initrd.img: busybox, Debian's QEMU with its libraries
 # and firmware, drivers, the guest, and on top what changes often: socle.ko, soclectl, the scripts.
 # The two halves are archives of their own, so that a new socle.ko costs no compression of the rest.
+# small.img is the same without QEMU, the guest and most drivers, for emulators that are slow.
 # usage: dom0.sh base | dom0.sh initrd
 . "$(dirname "$0")/lib.sh"
 
@@ -11,6 +12,7 @@ modules="virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_ballo
     ahci ata_piix sd_mod sr_mod nvme usb_storage xhci_pci ehci_pci usbhid hid_generic
     e1000 e1000e igb r8169 tun bridge vhost_net vhost_vsock ext4 crc32c_generic crc32c_intel vfat
     nls_cp437 nls_ascii isofs loop 9p 9pnet_virtio msr cpuid kvm kvm_amd kvm_intel"
+small_modules="ata_piix sd_mod sr_mod e1000 msr cpuid"
 firmware="/usr/share/seabios/bios-256k.bin /usr/share/seabios/bios.bin /usr/share/seabios/bios-microvm.bin
     /usr/share/seabios/vgabios-stdvga.bin /usr/share/seabios/vgabios-virtio.bin
     /usr/share/qemu/kvmvapic.bin /usr/share/qemu/linuxboot.bin /usr/share/qemu/linuxboot_dma.bin
@@ -53,6 +55,18 @@ build_base() {
     cp build/guest/vmlinuz build/guest/initrd.img build/guest/disk.img $root/guest/
     make_cpio $root | zstd -q -12 -T0 >$out/base.img
     rm -rf $root
+    add_busybox $root
+    # shellcheck disable=SC2086
+    add_modules $root $small_modules
+    make_cpio $root | zstd -q -12 >$out/small-base.img
+    rm -rf $root
+}
+
+# put_together BASE OUT: the kernel wants an archive that is appended to be aligned.
+put_together() {
+    cat "$1" $out/top.img >"$2.new"
+    truncate -s %512 "$2.new"
+    mv "$2.new" "$2"
 }
 
 build_initrd() {
@@ -77,13 +91,13 @@ build_initrd() {
     echo 'root:x:0:' >$root/etc/group
     echo '127.0.0.1 localhost dom0' >$root/etc/hosts
     if [ -e build/socle.ko ]; then
-        cp build/socle.ko $root/lib/socle/
+        strip --strip-debug -o $root/lib/socle/socle.ko build/socle.ko
         /sbin/modinfo -F depends build/socle.ko | tr ',' ' ' >$root/lib/socle/depends
     fi
     [ ! -e build/soclectl ] || install -m 755 build/soclectl $root/usr/bin/soclectl
-    { cat $out/base.img; make_cpio $root | zstd -q -6; } >$out/initrd.img.new
-    truncate -s %512 $out/initrd.img.new # the kernel wants an archive that is appended to be aligned
-    mv $out/initrd.img.new $out/initrd.img
+    make_cpio $root | zstd -q -6 >$out/top.img
+    put_together $out/base.img $out/initrd.img
+    put_together $out/small-base.img $out/small.img
     rm -rf $root
 }
 

@@ -18,6 +18,8 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+import bochs
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 SCALE = float(os.environ.get("SOCLE_TIMEOUT_SCALE", "1"))
@@ -38,11 +40,12 @@ class MachineError(AssertionError):
 
 
 def parse_name(name):
-    """svm-2 is an AMD machine with 2 processors."""
-    match = re.fullmatch(r"(svm)-(\d+)", name)
+    """svm-2 is QEMU's AMD machine with 2 processors, vmx-haswell-2 one of Bochs'; vmx-haswell has 1."""
+    match = re.fullmatch(r"(svm(?=-\d)|" + "|".join(bochs.MODELS) + r")(?:-(\d+))?", name)
     if not match:
-        raise ValueError(f"no such machine: {name!r} (known: svm-N, N processors)")
-    return match.group(1), int(match.group(2))
+        raise ValueError(f"no such machine: {name!r} (known: svm-N, {', '.join(bochs.MODELS)}, each with -N "
+                         "for N processors)")
+    return match.group(1), int(match.group(2) or 1)
 
 
 def quote(value):
@@ -86,34 +89,42 @@ def _die_with_parent():
 class Machine:
     """One emulated machine.
 
-    name       svm-1, svm-2, ...
+    name       svm-1, svm-2, ...; Bochs' vmx-haswell, vmx-haswell-2, ... (parse_name, bochs.MODELS)
     boot       "kernel": QEMU's -kernel (Multiboot 1); "iso": GRUB (Multiboot 2); "linux": dom0's kernel
-               alone, without Socle (its /dev/kvm is then Linux's own)
+               alone, without Socle (its /dev/kvm is then Linux's own). Bochs has the ISO only
     cmdline    more for dom0's kernel command line
     socle_args Socle's own command line
-    kernel, initrd, socle: other files than the built ones; kernel or initrd "": none
+    kernel, initrd, socle: other files than the built ones; kernel or initrd "": none. Bochs gets dom0's
+               uncompressed kernel, and an initrd without QEMU
     files      {path: bytes or Path} to add to dom0's initrd
-    extra      more QEMU arguments
+    cpu, icount, extra: QEMU's only; extra: more arguments
     directory  for its log (console.log) and temporary files
     """
 
-    def __init__(self, name="svm-2", boot="kernel", cmdline="", socle_args="", memory=2048, cpu="",
+    def __init__(self, name="svm-2", boot="kernel", cmdline="", socle_args="", memory=None, cpu="",
                  kernel=None, initrd=None, socle=None, files=None, extra=(), icount=False, reboot=False,
                  directory=None):
         self.name, self.boot = name, boot
-        self.cmdline = f"{DOM0_CMDLINE} {cmdline}".strip()
-        self.socle_args, self.files, self.extra = socle_args, files, list(extra)
+        self.model = bochs.MODELS.get(parse_name(name)[0])  # None: QEMU's
+        self.files, self.extra = files, list(extra)
         self.socle = BUILD / "socle.elf" if socle is None else socle
-        self.kernel = BUILD / "dom0/vmlinuz" if kernel is None else kernel
-        self.initrd = BUILD / "dom0/initrd.img" if initrd is None else initrd
-        self.command = qemu_command(name, memory, cpu, icount)
-        if not reboot:
-            self.command.append("-no-reboot")
+        if self.model:
+            assert boot != "linux" and not (cpu or icount or extra or reboot), f"{name}: not with Bochs"
+            self.memory, self.scale = memory or bochs.MEMORY, SCALE * bochs.SLOWNESS
+            images, common_args, common_cmdline = bochs.IMAGES, self.model.socle_args, bochs.CMDLINE
+        else:
+            self.memory, self.scale = memory or 2048, SCALE
+            images, common_args, common_cmdline = ("vmlinuz", "initrd.img"), "", ""
+            self.command = qemu_command(name, self.memory, cpu, icount) + ([] if reboot else ["-no-reboot"])
+        self.cmdline = " ".join(filter(None, (DOM0_CMDLINE, common_cmdline, cmdline)))
+        self.socle_args = f"{common_args} {socle_args}".strip()
+        self.kernel = BUILD / "dom0" / images[0] if kernel is None else kernel
+        self.initrd = BUILD / "dom0" / images[1] if initrd is None else initrd
         self.directory = Path(directory or tempfile.mkdtemp(prefix="machine-", dir=_logs()))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log = self.directory / "console.log"
         self.sockets = tempfile.mkdtemp(prefix="socle-")  # short: a socket's path has a limit
-        self.process = self._qmp = None
+        self.process = self.serial = self._qmp = None
         self.seen = 0  # how much of the log expect() has passed
 
     def __enter__(self):
@@ -125,33 +136,51 @@ class Machine:
     # -- start and end
 
     def start(self):
+        if self.model:
+            self.serial = bochs.Serial(self.log)
+            self.command = bochs.command(self.model, parse_name(self.name)[1], self.memory, self._iso(),
+                                         self.serial.port, self.directory)
+            self._launch(stdin=subprocess.DEVNULL)
+            return self
         self.command += self._boot_arguments()
         self.command += [
             # Not a socket with a log file: QEMU 7.2 doubles characters there.
             "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
             "-qmp", f"unix:{self.sockets}/qmp,server=on,wait=off", *self.extra]
-        (self.directory / "command").write_text(" ".join(map(str, self.command)) + "\n")
-        with open(self.log, "wb") as console, open(self.directory / "qemu.log", "wb") as errors:
-            self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=console,
-                                            stderr=errors, preexec_fn=_die_with_parent)
+        with open(self.log, "wb") as console:
+            self._launch(stdin=subprocess.PIPE, stdout=console)
+        self.serial = self.process.stdin
         return self
 
+    def _launch(self, stdin, stdout=None):
+        (self.directory / "command").write_text(" ".join(map(str, self.command)) + "\n")
+        with open(self.directory / "emulator.log", "wb") as said:
+            self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=stdin, stdout=stdout or said,
+                                            stderr=said, preexec_fn=_die_with_parent)
+
+    def _initrd(self):
+        if not self.files:
+            return self.initrd
+        initrd = self.directory / "initrd.img"
+        with open(initrd, "wb") as out:
+            out.write(Path(self.initrd).read_bytes())
+            out.flush()
+            cpio(self.files, out)
+        return initrd
+
+    def _iso(self):
+        iso = self.directory / "boot.iso"
+        subprocess.run([ROOT / "dom0-shim/image/mkiso.sh", iso, self.cmdline, "--socle-args",
+                        self.socle_args, "--socle", str(self.socle), "--kernel", str(self.kernel),
+                        "--initrd", str(self._initrd())], check=True, cwd=ROOT, timeout=60 * SCALE)
+        return iso
+
     def _boot_arguments(self):
-        initrd = self.initrd
-        if self.files:
-            initrd = self.directory / "initrd.img"
-            with open(initrd, "wb") as out:
-                out.write(Path(self.initrd).read_bytes())
-                out.flush()
-                cpio(self.files, out)
+        if self.boot == "iso":
+            return ["-cdrom", str(self._iso())]
+        initrd = self._initrd()
         if self.boot == "linux":
             return ["-kernel", str(self.kernel), "-initrd", str(initrd), "-append", self.cmdline]
-        if self.boot == "iso":
-            iso = self.directory / "boot.iso"
-            subprocess.run([ROOT / "dom0-shim/image/mkiso.sh", iso, self.cmdline, "--socle-args",
-                            self.socle_args, "--socle", str(self.socle), "--kernel", str(self.kernel),
-                            "--initrd", str(initrd)], check=True, cwd=ROOT, timeout=60 * SCALE)
-            return ["-cdrom", str(iso)]
         modules = []  # QEMU doubles a comma that is meant as itself
         if self.kernel:
             modules.append(f"{self.kernel} {self.cmdline}".replace(",", ",,"))
@@ -169,7 +198,7 @@ class Machine:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for connection in (self.process and self.process.stdin, self._qmp):
+        for connection in (self.serial, self._qmp):
             if connection:
                 connection.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
@@ -184,16 +213,21 @@ class Machine:
         return self.log.read_bytes().decode("utf-8", "replace").replace("\r", "")
 
     def tail(self, lines=40):
-        qemu = (self.directory / "qemu.log").read_text(errors="replace")
-        return "\n".join(self.text.splitlines()[-lines:]) + (f"\n-- QEMU says:\n{qemu}" if qemu else "")
+        said = (self.directory / "emulator.log").read_text(errors="replace")
+        if self.model:
+            said = bochs.tail(self.directory)
+        return "\n".join(self.text.splitlines()[-lines:]) + (f"\n-- the emulator says:\n{said}" if said else "")
 
     def fail(self, what):
+        if self.model and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)  # shows where processor 0 is, and ends
+            time.sleep(2)
         raise MachineError(f"{self.name}: {what}\n-- {self.log}, the end:\n{self.tail()}")
 
     def wait_for(self, pattern, timeout=60, start=0, fatal=FATAL):
         """Waits until the console's text, from start on, matches; returns the match. Fails at once where
         the machine ends or panics first (fatal=None: a panic is expected)."""
-        limit = time.monotonic() + timeout * SCALE
+        limit = time.monotonic() + timeout * self.scale
         while True:
             running = self.process.poll() is None
             text = self.text
@@ -206,22 +240,22 @@ class Machine:
             if not running:
                 self.fail(f"the machine ended while waiting for {pattern!r}")
             if time.monotonic() > limit:
-                self.fail(f"no {pattern!r} within {timeout * SCALE:.0f} s")
+                self.fail(f"no {pattern!r} within {timeout * self.scale:.0f} s")
             time.sleep(0.05)
 
     def wait_exit(self, timeout=60):
         """Waits until the machine has powered off (or rebooted, where reboot is off)."""
         try:
-            return self.process.wait(timeout * SCALE)
+            return self.process.wait(timeout * self.scale)
         except subprocess.TimeoutExpired:
-            return self.fail(f"still running after {timeout * SCALE:.0f} s")
+            return self.fail(f"still running after {timeout * self.scale:.0f} s")
 
     # -- talking to it
 
     def send(self, text):
         """Types text on the serial console."""
-        self.process.stdin.write(text.encode())
-        self.process.stdin.flush()
+        self.serial.write(text.encode())
+        self.serial.flush()
 
     def expect(self, pattern, timeout=60):
         """Like wait_for, but only in what came after the last match of expect."""
@@ -243,7 +277,7 @@ class Machine:
         return Result(int(match.group(2)), match.group(1))
 
     def qmp(self, execute, **arguments):
-        """One QMP command to the emulator; returns its answer."""
+        """One QMP command to the emulator, QEMU; returns its answer."""
         if not self._qmp:
             self._qmp = socket.socket(socket.AF_UNIX)
             self._qmp.settimeout(30 * SCALE)
@@ -282,11 +316,20 @@ def _logs():
     return BUILD / "logs"
 
 
+def run_bochs(name):
+    with Machine(name, cmdline="socle.demo=0") as m:
+        print(f"run: booting emulated machine {name} (Bochs, 1 minute); Ctrl-C ends it at any time", flush=True)
+        bochs.terminal(m)
+
+
 def main(arguments):
     """run [MACHINE]: boots the ISO with the console on this terminal."""
     if not 1 <= len(arguments) <= 2 or arguments[0] != "run":
         sys.exit("usage: machine.py run [MACHINE]")
     name = arguments[1] if len(arguments) > 1 else "svm-2"
+    if parse_name(name)[0] in bochs.MODELS:
+        run_bochs(name)
+        return
     command = qemu_command(name) + ["-cdrom", str(BUILD / "socle.iso"), "-serial", "mon:stdio",
                                     "-nic", "user,model=virtio-net-pci"]
     print(f"run: booting build/socle.iso on emulated machine {name} (QEMU TCG); Ctrl-A X ends it at any time",

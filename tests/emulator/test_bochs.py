@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Bochs' machines: a second SVM beside QEMU's, which has next-RIP save, and processors that must be refused."""
+import pytest
+
+CAUSE = r"^\[ *[\d.]+\] socle: error: cannot start: (.*)$"
+
+
+@pytest.mark.parametrize("name", ["svm-bochs", "svm-bochs-2"])
+def test_log_on_the_second_svm(machine, name):
+    m = machine(name=name, initrd="")
+    assert m.expect(r"processors: (\d+), svm \((.*)\), (?:xAPIC|x2APIC)$").groups() == \
+        (name.partition("bochs-")[2] or "1", "npt nrips flush-by-asid")
+    m.expect(r"socle: starting dom0$")
+
+
+def test_no_ept(machine):
+    """Socle says so and halts: the emulator would end at a fault."""
+    m = machine(name="vmx-penryn", kernel="", initrd="")
+    said = m.expect(CAUSE).group(1)
+    assert "this processor has no" in said or "EPT" in said
+    assert m.process.poll() is None
