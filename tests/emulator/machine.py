@@ -30,7 +30,7 @@ SVM_CPU = ("EPYC,+svm,+npt,-xsavec,-xsaves,-rdseed,-sha-ni,-fxsr-opt,-misalignss
 DOM0_CMDLINE = "console=ttyS0 quiet cryptomgr.notests"
 
 # What ends a wait at once, for it will not get better: Socle's or a Linux kernel's end.
-FATAL = re.compile(r"Kernel panic - not syncing|^\[ *[\d.]+\] socle: PANIC", re.M)
+FATAL = re.compile(r"Kernel panic - not syncing|^\[ *[\d.]+\] socle: (PANIC|error: cannot start)", re.M)
 
 Result = namedtuple("Result", "status output")
 
