@@ -34,7 +34,7 @@
 
 extern char image_start[], image_end[]; /* physical addresses */
 
-const struct vendor_ops *vendor = &svm_ops;
+const struct vendor_ops *vendor;
 
 static struct boot_info boot_info;
 static struct addr_range heap;
@@ -292,6 +292,11 @@ static NORETURN void continue_on(void *stack, void (*function)(void))
     __builtin_unreachable();
 }
 
+static bool is_intel(void)
+{
+    return cpuid(0, 0).ebx == 0x756e6547; /* "Genu" */
+}
+
 void boot_main(u32 magic, u32 info)
 {
     const char *why;
@@ -304,6 +309,7 @@ void boot_main(u32 magic, u32 info)
     parse_boot_info(magic, info);
     choose_serial_port();
     say_hello();
+    vendor = is_intel() ? &vmx_ops : &svm_ops;
     if (!vendor->detect(&why))
         fatal("%s", why);
     dom0_check_modules(&boot_info);

@@ -42,5 +42,6 @@ struct vendor_ops {
 
 extern const struct vendor_ops *vendor;
 extern const struct vendor_ops svm_ops;
+extern const struct vendor_ops vmx_ops;
 
 #endif

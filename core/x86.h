@@ -178,6 +178,7 @@ DEFINE_DR(0)
 DEFINE_DR(1)
 DEFINE_DR(2)
 DEFINE_DR(3)
+DEFINE_DR(6)
 
 static inline void invlpg(const void *va)
 {

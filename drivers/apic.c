@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The physical local APIC (Intel SDM vol. 3, ch. 11; AMD APM vol. 2, ch. 16). */
 #include "drivers/apic.h"
+#include "core/io.h"
 #include "core/log.h"
 #include "core/paging.h"
 #include "core/vlapic.h"
 #include "core/x86.h"
 
-#define LVTT_DEADLINE     0x40000u
-#define ICR_PENDING       0x1000u
-#define ICR_ASSERT        0x4000u
-#define ICR_INIT          0x500u
-#define ICR_STARTUP       0x600u
-#define ICR_ALL_BUT_SELF  0xc0000u
+#define LVTT_DEADLINE    0x40000u
+#define ICR_PENDING      0x1000u
+#define ICR_ASSERT       0x4000u
+#define ICR_INIT         0x500u
+#define ICR_STARTUP      0x600u
+#define ICR_ALL_BUT_SELF 0xc0000u
+#define PIC_MASTER_MASK  0x21
+#define PIC_SLAVE_MASK   0xa1
+
 #define TDCR_DIVIDE_BY_16 0x3u
 #define TIMER_SHIFT       32
 
@@ -40,6 +44,9 @@ void apic_init(void)
     x2apic = features.ecx & BIT(21);
     deadline_mode = features.ecx & BIT(24);
     mmio = paging_map_device(APIC_DEFAULT_PA);
+    /* The PICs' interrupts are exceptions' vectors as the firmware leaves them. */
+    outb(PIC_MASTER_MASK, 0xff);
+    outb(PIC_SLAVE_MASK, 0xff);
 }
 
 void apic_init_cpu(void)

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* VMX's run loop with a processor that follows a script: injection, flushes, and the way to dom0.
+ */
+// SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
+// SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
+// SOURCES: tests/unit/fake_machine.c vmx/run.c
+// LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
+#include "tests/unit/fake_machine.h"
+#include "core/gmem.h"
+#include "core/paging.h"
+#include "vmx/vmx.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define STEPS     16
+#define FIELDS    0x7000
+#define LENGTH    3 /* of every instruction */
+#define HAS_ERROR BIT(11)
+#define NMI_INFO  (INTR_INFO_VALID | 2 << 8 | VEC_NMI)
+#define EXC(v)    (INTR_INFO_VALID | 3 << 8 | (v))
+#define IRQ(v)    (INTR_INFO_VALID | (v))
+#define NONE      0xffff /* the script's end */
+
+/* An entry as the processor sees it, and how the guest leaves again. */
+struct step {
+    u32 reason;
+    u64 qualification, idt_info, intr_info;
+    void (*hook)(struct vcpu *v);
+    /* seen */
+    const struct vcpu *v;
+    u64 entry_info, entry_error, shadow, rip;
+    u32 proc, flushes;
+    bool launched;
+};
+
+struct vmx_features vmx_features = {.proc = PROC_HLT, .pin = PIN_PREEMPTION_TIMER};
+static struct step steps[STEPS];
+static u32 step_count, emulated, flushes;
+static jmp_buf end_of_script;
+static struct vcpu *v; /* dom0's */
+static u64 fields[2][FIELDS], guest_memory[4];
+static int gmem_result;
+
+static u64 *field_of(u32 field)
+{
+    assert_true(field < FIELDS);
+    return &fields[this_cpu()->current == v][field];
+}
+
+u64 vmread(u32 field)
+{
+    return *field_of(field);
+}
+
+void vmwrite(u32 field, u64 value)
+{
+    *field_of(field) = value;
+}
+
+bool vmx_enter(u64 *gpr, bool launched)
+{
+    struct step *s = &steps[step_count++];
+    struct vcpu *w = this_cpu()->current;
+
+    s->v = w;
+    assert_ptr_equal(gpr, w->gpr);
+    s->launched = launched;
+    s->flushes = flushes;
+    s->entry_info = vmread(VMCS_ENTRY_INTR_INFO);
+    s->entry_error = vmread(VMCS_ENTRY_INTR_ERROR);
+    s->shadow = vmread(VMCS_INTERRUPTIBILITY);
+    s->proc = (u32)vmread(VMCS_PROC);
+    s->rip = vmread(VMCS_GUEST_RIP);
+    if (s->reason == NONE)
+        longjmp(end_of_script, 1);
+    vmwrite(VMCS_ENTRY_INTR_INFO, 0);
+    vmwrite(VMCS_EXIT_REASON, s->reason);
+    vmwrite(VMCS_QUALIFICATION, s->qualification);
+    vmwrite(VMCS_EXIT_INTR_INFO, s->intr_info);
+    vmwrite(VMCS_IDT_INFO, s->idt_info);
+    vmwrite(VMCS_EXIT_LENGTH, LENGTH);
+    if (s->hook)
+        s->hook(w);
+    return true;
+}
+
+void vmx_load(struct vcpu *w)
+{
+    (void)w;
+}
+
+void vmx_save(struct vcpu *w)
+{
+    vmx_of(w)->launched = false;
+}
+
+void vmx_get_sregs(struct vcpu *w, struct socle_sregs *s)
+{
+    (void)w;
+    s->cr0 = vmread(VMCS_GUEST_CR0);
+    s->cr3 = vmread(VMCS_GUEST_CR3);
+    s->cr4 = vmread(VMCS_GUEST_CR4);
+    s->efer = vmread(VMCS_GUEST_EFER);
+}
+
+void vmx_set_cr0(struct vcpu *w, u64 cr0)
+{
+    vmwrite(VMCS_GUEST_CR0, cr0);
+    vmx_of(w)->pdptes_due = true;
+}
+
+void vmx_flush(const struct vcpu *w)
+{
+    (void)w;
+    flushes++;
+}
+
+void vmx_take_interrupts(void)
+{
+}
+
+void vmx_idle(void)
+{
+    longjmp(end_of_script, 1);
+}
+
+int gmem_read(UNUSED struct vcpu *w, gpa_t gpa, void *buf, size_t len, UNUSED bool fetch)
+{
+    assert_int_equal(gpa, 0x5020);
+    assert_int_equal(len, sizeof(guest_memory));
+    memcpy(buf, guest_memory, len);
+    return gmem_result;
+}
+
+#define FAKE_EXIT(name, ...)           \
+    enum vcpu_action name(__VA_ARGS__) \
+    {                                  \
+        emulated++;                    \
+        return VCPU_RESUME;            \
+    }
+FAKE_EXIT(exit_cpuid, UNUSED struct vcpu *w, UNUSED u64 cr4)
+FAKE_EXIT(exit_rdmsr, UNUSED struct vcpu *w)
+FAKE_EXIT(exit_wrmsr, UNUSED struct vcpu *w)
+FAKE_EXIT(exit_xsetbv, UNUSED struct vcpu *w, UNUSED u8 cpl, UNUSED u64 cr4)
+FAKE_EXIT(exit_io, UNUSED struct vcpu *w, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
+FAKE_EXIT(exit_npf, UNUSED struct vcpu *w, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
+FAKE_EXIT(exit_emulate, UNUSED struct vcpu *w)
+
+static int start(void **state)
+{
+    (void)state;
+    fake_start(1);
+    fake_leave(0, VCPU_YIELD);
+    v = pcpus[0]->dom0;
+    memset(v->vendor, 0, PAGE_SIZE);
+    vmx_of(v)->proc = vmx_features.proc;
+    memset(steps, 0, sizeof(steps));
+    memset(fields, 0, sizeof(fields));
+    for (u32 i = 0; i < STEPS; i++)
+        steps[i].reason = NONE;
+    fields[1][VMCS_GUEST_CR0] = CR0_PE;
+    fields[1][VMCS_GUEST_RFLAGS] = RFLAGS_IF;
+    step_count = emulated = flushes = 0;
+    return 0;
+}
+
+/* Until an entry without an exit; the steps are then steps[0] to steps[step_count - 1]. */
+static void play(void)
+{
+    if (!setjmp(end_of_script))
+        vmx_run();
+    v->pending = 0;
+}
+
+static void post(u8 vector)
+{
+    vlapic_post(&v->lapic, vector, false);
+}
+
+static bool window(const struct step *s)
+{
+    return s->proc & PROC_INTERRUPT_WINDOW;
+}
+
+/* ---- injection ---- */
+
+static void test_order_of_events(void **state)
+{
+    (void)state;
+    vcpu_raise(v, VEC_PF, true, 0x17);
+    v->nmi_pending = true;
+    post(0x41);
+    steps[0].reason = VMX_EXIT_CPUID;
+    steps[1].reason = VMX_EXIT_NMI_WINDOW;
+    steps[2].reason = VMX_EXIT_INTERRUPT_WINDOW;
+    play();
+    assert_int_equal(steps[0].entry_info, EXC(VEC_PF) | HAS_ERROR);
+    assert_int_equal(steps[0].entry_error, 0x17);
+    assert_true(window(&steps[0]));
+    assert_true(steps[0].proc & PROC_NMI_WINDOW);
+    assert_int_equal(steps[1].entry_info, NMI_INFO);
+    assert_int_equal(steps[2].entry_info, IRQ(0x41));
+    assert_false(steps[2].proc & PROC_NMI_WINDOW);
+    assert_int_equal(steps[3].entry_info, 0);
+    assert_false(window(&steps[3]));
+    assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2], 2);
+    assert_false(steps[0].launched);
+    assert_true(steps[1].launched);
+}
+
+static void test_no_error_code_in_real_mode(void **state)
+{
+    (void)state;
+    fields[1][VMCS_GUEST_CR0] = 0;
+    vcpu_raise_gp(v);
+    play();
+    assert_int_equal(steps[0].entry_info, EXC(VEC_GP));
+}
+
+static void enable_interrupts(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_IF);
+}
+
+static void test_interrupt_window(void **state)
+{
+    (void)state;
+    v->rflags &= ~RFLAGS_IF;
+    post(0x41);
+    steps[0].reason = VMX_EXIT_INTERRUPT_WINDOW;
+    steps[0].hook = enable_interrupts;
+    play();
+    assert_true(window(&steps[0]));
+    assert_int_equal(steps[0].entry_info, 0);
+    assert_false(window(&steps[1]));
+    assert_int_equal(steps[1].entry_info, IRQ(0x41));
+}
+
+static void set_shadow(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_INTERRUPTIBILITY, SHADOW_STI | BLOCKED_BY_NMI);
+    post(0x41);
+}
+
+/* The shadow holds interrupts back, and ends with the instruction, which a completed exit is. */
+static void test_shadow(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_CPUID; /* not completed by the fake */
+    steps[0].hook = set_shadow;
+    steps[1].reason = VMX_EXIT_WBINVD;
+    play();
+    assert_int_equal(steps[1].shadow, SHADOW_STI | BLOCKED_BY_NMI);
+    assert_true(window(&steps[1]));
+    assert_int_equal(steps[1].entry_info, 0);
+    assert_int_equal(steps[2].shadow, BLOCKED_BY_NMI);
+    assert_int_equal(steps[2].entry_info, IRQ(0x41));
+    assert_int_equal(steps[2].rip, steps[1].rip + LENGTH);
+}
+
+static void test_requeue(void **state)
+{
+    static const struct {
+        u64 info;
+        bool again;
+    } cases[] = {
+        {IRQ(0x41), true},
+        {NMI_INFO, true},
+        {EXC(VEC_PF) | HAS_ERROR, true},
+        {INTR_INFO_VALID | 4 << 8 | 0x80, false}, /* INT 0x80, INT1, INT3 are executed again */
+        {INTR_INFO_VALID | 5 << 8 | VEC_DB, false},
+        {INTR_INFO_VALID | 6 << 8 | VEC_BP, false},
+    };
+
+    (void)state;
+    fields[1][VMCS_INTERRUPTIBILITY] = BLOCKED_BY_NMI;
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+        steps[i].reason = VMX_EXIT_EPT_VIOLATION;
+        steps[i].idt_info = cases[i].info;
+    }
+    play();
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++)
+        assert_int_equal(steps[i + 1].entry_info, cases[i].again ? cases[i].info : 0);
+    assert_int_equal(steps[1].shadow, BLOCKED_BY_NMI);
+    assert_int_equal(steps[2].shadow, 0); /* its delivery will block them */
+}
+
+static void test_nmi_waits_for_iret(void **state)
+{
+    (void)state;
+    fields[1][VMCS_INTERRUPTIBILITY] = BLOCKED_BY_NMI;
+    v->nmi_pending = true;
+    steps[0].reason = VMX_EXIT_CPUID;
+    play();
+    assert_int_equal(steps[0].entry_info, 0);
+    assert_true(steps[0].proc & PROC_NMI_WINDOW);
+    assert_true(v->nmi_pending);
+}
+
+/* An IRET that faults has ended the blocking already: the handler is not over. */
+static void test_iret_that_faults(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_EPT_VIOLATION;
+    steps[0].qualification = BIT(12);
+    play();
+    assert_int_equal(steps[1].shadow, BLOCKED_BY_NMI);
+}
+
+/* ---- exits ---- */
+
+static void test_instructions_that_nobody_is_offered(void **state)
+{
+    static const u32 reasons[] = {VMX_EXIT_VMCLEAR,
+                                  20,
+                                  24,
+                                  VMX_EXIT_VMXON,
+                                  VMX_EXIT_INVEPT,
+                                  VMX_EXIT_GETSEC,
+                                  VMX_EXIT_MONITOR,
+                                  VMX_EXIT_MWAIT};
+
+    (void)state;
+    for (u32 i = 0; i < ARRAY_SIZE(reasons); i++)
+        steps[i].reason = reasons[i];
+    play();
+    for (u32 i = 0; i < ARRAY_SIZE(reasons); i++)
+        assert_int_equal(steps[i + 1].entry_info, EXC(VEC_UD));
+}
+
+static void test_exceptions_go_back(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_EXCEPTION;
+    steps[0].intr_info = EXC(VEC_AC) | HAS_ERROR;
+    steps[1].reason = VMX_EXIT_RDPMC;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_AC) | HAS_ERROR);
+    assert_int_equal(steps[2].entry_info, EXC(VEC_GP) | HAS_ERROR);
+}
+
+/* MOV to CR0 from RBX of values that no processor takes, and to CR4 of a bit that is not offered.
+ */
+static void test_bad_control_registers(void **state)
+{
+    static const u64 bad[] = {CR0_PG, CR0_PE | CR0_NW, CR0_PE | BIT(32), CR0_PE | CR0_PG};
+
+    (void)state;
+    fields[1][VMCS_GUEST_EFER] = EFER_LME; /* without CR4.PAE */
+    for (u32 i = 0; i <= ARRAY_SIZE(bad); i++) {
+        memset(steps, 0, sizeof(steps));
+        step_count = 0;
+        steps[0].reason = VMX_EXIT_CR;
+        steps[0].qualification = (i < ARRAY_SIZE(bad) ? 0 : 4) | RBX << 8;
+        steps[1].reason = NONE;
+        v->gpr[RBX] = i < ARRAY_SIZE(bad) ? bad[i] : CR4_VMXE;
+        play();
+        assert_int_equal(steps[1].entry_info, EXC(VEC_GP) | HAS_ERROR);
+        assert_int_equal(steps[1].rip, steps[0].rip);
+        v->event.valid = false;
+    }
+    assert_int_equal(fields[1][VMCS_GUEST_CR0], CR0_PE);
+}
+
+static void paging_on(struct vcpu *w)
+{
+    w->gpr[RBX] = CR0_PG | CR0_NE | CR0_PE;
+    vmwrite(VMCS_GUEST_CR3, 0x5020);
+    vmwrite(VMCS_GUEST_CR4, CR4_PAE);
+}
+
+static void test_pae_paging_loads_its_entries(void **state)
+{
+    (void)state;
+    for (u32 i = 0; i < 4; i++)
+        guest_memory[i] = i << 12 | 1;
+    guest_memory[2] |= 2; /* a reserved bit: the entry would fail */
+    gmem_result = 0;
+    steps[0].reason = VMX_EXIT_CR;
+    steps[0].qualification = RBX << 8;
+    steps[0].hook = paging_on;
+    play();
+    assert_int_equal(steps[1].rip, steps[0].rip + LENGTH);
+    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 2], 0x1001);
+    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 4], 0);
+    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 6], 0x3001);
+    assert_false(vmx_of(v)->pdptes_due);
+}
+
+/* ---- translations ---- */
+
+static void taken_back(struct vcpu *w)
+{
+    npt_flush(&w->domain->npt);
+}
+
+static void came_from_elsewhere(struct vcpu *w)
+{
+    w->cpu_loaded = 1;
+}
+
+static void test_flushes(void **state)
+{
+    (void)state;
+    for (u32 i = 0; i < 4; i++)
+        steps[i].reason = VMX_EXIT_CPUID;
+    steps[1].hook = taken_back;
+    steps[3].hook = came_from_elsewhere;
+    play();
+    assert_int_equal(steps[1].flushes, steps[0].flushes); /* nothing was taken back */
+    assert_int_equal(steps[2].flushes, steps[0].flushes + 1);
+    assert_int_equal(steps[3].flushes, steps[0].flushes + 1);
+    assert_int_equal(steps[4].flushes, steps[0].flushes + 2);
+}
+
+/* ---- dom0 and a guest ---- */
+
+static u32 handle;
+
+static void call_run(struct vcpu *w)
+{
+    assert_ptr_equal(w, v);
+    vmwrite(VMCS_GUEST_EFER, EFER_LMA);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, BIT(13));
+    w->gpr[RAX] = SOCLE_HC_VCPU_RUN;
+    w->gpr[RDI] = handle;
+    w->gpr[RSI] = 0;
+}
+
+static void user_call(struct vcpu *w)
+{
+    call_run(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS, 3 << 5);
+}
+
+static void run_guest(u32 reason)
+{
+    struct vcpu *g;
+    u32 domain = fake_domain(1, 0);
+
+    handle = fake_handle(domain, 0);
+    g = vcpu_table[handle];
+    memset(g->vendor, 0, PAGE_SIZE);
+    fake_leave(0, VCPU_YIELD);
+    steps[0].reason = VMX_EXIT_VMCALL;
+    steps[0].hook = call_run;
+    steps[1].reason = reason;
+    steps[1].qualification = 77;
+    play();
+    assert_ptr_equal(steps[1].v, g);
+    assert_false(steps[1].launched);
+    assert_ptr_equal(steps[2].v, v);
+    assert_false(steps[2].launched); /* its VMCS was cleared meanwhile */
+    assert_int_equal(v->gpr[RAX], SOCLE_RAN_EXIT);
+    assert_int_equal(fake_page(g)->exit, SOCLE_EXIT_FAILED);
+    assert_int_equal(fake_page(g)->failed.reason, reason);
+    assert_int_equal(fake_page(g)->failed.info[0], 77);
+    vcpu_put(v, VCPU_YIELD);
+    assert_int_equal(fake_call(0, SOCLE_HC_DOMAIN_DESTROY, domain, 0, 0, 0, 0), 0);
+}
+
+static void test_run_and_unknown_exit(void **state)
+{
+    struct fake_totals before = fake_totals();
+
+    (void)state;
+    run_guest(0x63);
+    assert_int_equal(fake_totals().pool, before.pool);
+}
+
+static void test_entry_that_fails(void **state)
+{
+    (void)state;
+    run_guest((u32)BIT(31) | 33);
+}
+
+static void test_user_mode_may_not_call(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_VMCALL;
+    steps[0].hook = user_call;
+    play();
+    assert_int_equal(v->gpr[RAX], (u64)-1); /* KVM_EPERM */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_order_of_events, start),
+        cmocka_unit_test_setup(test_no_error_code_in_real_mode, start),
+        cmocka_unit_test_setup(test_interrupt_window, start),
+        cmocka_unit_test_setup(test_shadow, start),
+        cmocka_unit_test_setup(test_requeue, start),
+        cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
+        cmocka_unit_test_setup(test_iret_that_faults, start),
+        cmocka_unit_test_setup(test_instructions_that_nobody_is_offered, start),
+        cmocka_unit_test_setup(test_exceptions_go_back, start),
+        cmocka_unit_test_setup(test_bad_control_registers, start),
+        cmocka_unit_test_setup(test_pae_paging_loads_its_entries, start),
+        cmocka_unit_test_setup(test_flushes, start),
+        cmocka_unit_test_setup(test_run_and_unknown_exit, start),
+        cmocka_unit_test_setup(test_entry_that_fails, start),
+        cmocka_unit_test_setup(test_user_mode_may_not_call, start),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Intel VMX: the run loop, injection, and the decoding of exits. */
+#include "core/exits.h"
+#include "core/gmem.h"
+#include "core/lib.h"
+#include "core/log.h"
+#include "core/pcpu.h"
+#include "drivers/tsc.h"
+#include "vmx/vmx.h"
+
+#define ENTRY_FAILED BIT(31) /* of the exit reason */
+
+#define IO_SIZE(qualification) ((u8)(((qualification)&7) + 1))
+#define IO_IN                  BIT(3)
+#define IO_STRING              BIT(4)
+
+#define EPT_WRITE         BIT(1)
+#define EPT_FETCH         BIT(2)
+#define EPT_NMI_UNBLOCKED BIT(12)
+
+#define CR_NUMBER(qualification) ((qualification)&0xf)
+#define CR_GPR(qualification)    ((qualification) >> 8 & 0xf)
+
+#define PDPTE_RESERVED 0x1e6ull
+
+/* Bochs (2.7) makes no exit for an interrupt while the guest has interrupts off: this timer then
+ * is what takes the processor back. */
+#define LONGEST_ENTRY_MS 10
+
+/* ---- before the entry ---- */
+
+/* An error code is pushed in protected mode only (Intel SDM vol. 3C, 27.2.1.3). */
+static void inject(const struct event *e)
+{
+    bool has_error = e->has_error && (vmread(VMCS_GUEST_CR0) & CR0_PE);
+
+    vmwrite(VMCS_ENTRY_INTR_INFO,
+            e->vector | (u64)e->type << 8 | INTR_INFO_VALID | (has_error ? INTR_INFO_ERROR : 0));
+    if (has_error)
+        vmwrite(VMCS_ENTRY_INTR_ERROR, e->error);
+}
+
+static void set_proc(struct vcpu *v, u32 controls)
+{
+    vmx_of(v)->proc = controls;
+    vmwrite(VMCS_PROC, controls);
+}
+
+static void open_window(struct vcpu *v, u32 window)
+{
+    if (!(vmx_of(v)->proc & window))
+        set_proc(v, vmx_of(v)->proc | window);
+}
+
+static enum vcpu_action close_window(struct vcpu *v, u32 window)
+{
+    v->count[SOCLE_STAT_WINDOW]++;
+    set_proc(v, vmx_of(v)->proc & ~window);
+    return VCPU_RESUME;
+}
+
+/* The processor keeps the next NMI out until the IRET of this one's handler. */
+static bool inject_nmi(struct vcpu *v)
+{
+    if (vmread(VMCS_INTERRUPTIBILITY) & (SHADOW | BLOCKED_BY_NMI)) {
+        open_window(v, PROC_NMI_WINDOW);
+        return false;
+    }
+    v->nmi_pending = false;
+    inject(&(struct event){.vector = VEC_NMI, .type = EVENT_NMI});
+    v->count[SOCLE_STAT_INJECTED]++;
+    return true;
+}
+
+static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
+{
+    if (busy || !(v->rflags & RFLAGS_IF) || (vmread(VMCS_INTERRUPTIBILITY) & SHADOW)) {
+        open_window(v, PROC_INTERRUPT_WINDOW);
+        return;
+    }
+    inject(&(struct event){.vector = vector, .type = EVENT_INTERRUPT});
+    vcpu_accept_interrupt(v, vector);
+}
+
+/* Events in the order of their priority; at most one is delivered by an entry. */
+static void prepare_events(struct vcpu *v)
+{
+    bool busy = v->event.valid;
+    int vector;
+
+    if (busy) {
+        inject(&v->event);
+        v->event.valid = false;
+    }
+    if (unlikely(v->nmi_pending)) {
+        if (busy)
+            open_window(v, PROC_NMI_WINDOW);
+        else
+            busy = inject_nmi(v);
+    }
+    vector = vcpu_next_interrupt(v);
+    if (unlikely(vector == VCPU_WINDOW))
+        open_window(v, PROC_INTERRUPT_WINDOW);
+    else if (unlikely(vector >= 0))
+        inject_interrupt(v, busy, (u8)vector);
+}
+
+/* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
+static enum vcpu_action load_pdptes(struct vcpu *v)
+{
+    struct socle_sregs *s = &v->sregs;
+    u64 pdpte[4];
+    int err;
+
+    vmx_of(v)->pdptes_due = false;
+    vmx_get_sregs(v, s);
+    if (!(s->cr0 & CR0_PG) || !(s->cr4 & CR4_PAE) || (s->efer & EFER_LMA))
+        return VCPU_RESUME;
+    err = gmem_read(v, s->cr3 & 0xffffffe0, pdpte, sizeof(pdpte), false);
+    if (err == -E_AGAIN) {
+        vmx_of(v)->pdptes_due = true;
+        return vcpu_exit(v, SOCLE_EXIT_FAULT);
+    }
+    for (u32 i = 0; i < 4; i++)
+        vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, err || (pdpte[i] & PDPTE_RESERVED) ? 0 : pdpte[i]);
+    return VCPU_RESUME;
+}
+
+/* ---- after the exit ---- */
+
+/* An event whose delivery the exit interrupted comes again at the next entry; a software interrupt
+ * or exception does so by executing its instruction again. */
+static void requeue_event(struct vcpu *v)
+{
+    u32 info = (u32)vmread(VMCS_IDT_INFO);
+    u8 type = info >> 8 & 7;
+
+    if (likely(!(info & INTR_INFO_VALID)) || type >= EVENT_SOFT)
+        return;
+    v->event = (struct event){.valid = true,
+                              .has_error = !!(info & INTR_INFO_ERROR),
+                              .vector = (u8)info,
+                              .type = type,
+                              .error = (u32)vmread(VMCS_IDT_ERROR)};
+    if (type == EVENT_NMI) /* it was not delivered */
+        vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI);
+}
+
+/* The instruction that exited is `handler`'s. */
+static enum vcpu_action skip(struct vcpu *v, enum vcpu_action (*handler)(struct vcpu *))
+{
+    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    return handler(v);
+}
+
+static u8 cpl(void)
+{
+    return vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS) >> 5 & 3;
+}
+
+static enum vcpu_action handle_cpuid(struct vcpu *v)
+{
+    return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
+}
+
+static enum vcpu_action handle_hypercall(struct vcpu *v)
+{
+    bool long_mode = (vmread(VMCS_GUEST_EFER) & EFER_LMA) &&
+                     (vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS) & BIT(13));
+
+    return exit_hypercall(v, cpl(), long_mode);
+}
+
+static enum vcpu_action handle_xsetbv(struct vcpu *v)
+{
+    return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
+}
+
+static enum vcpu_action emulate(struct vcpu *v)
+{
+    vmx_get_sregs(v, &v->sregs);
+    return exit_emulate(v);
+}
+
+static enum vcpu_action handle_io(struct vcpu *v)
+{
+    u64 q = vmread(VMCS_QUALIFICATION);
+
+    v->count[SOCLE_STAT_IO]++;
+    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    if (unlikely(q & IO_STRING))
+        return emulate(v);
+    return exit_io(v, (u16)(q >> 16), IO_SIZE(q), q & IO_IN);
+}
+
+static enum vcpu_action handle_ept_violation(struct vcpu *v)
+{
+    u64 q = vmread(VMCS_QUALIFICATION);
+
+    if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid) /* by the IRET that faulted */
+        vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
+    vmx_get_sregs(v, &v->sregs);
+    return exit_npf(v, vmread(VMCS_GUEST_PHYSICAL), q & EPT_WRITE, q & EPT_FETCH);
+}
+
+/* The guest wants one of the bits that it does not own. */
+static enum vcpu_action move_to_cr0(struct vcpu *v, u64 cr0)
+{
+    bool turns_on = (cr0 & ~vmread(VMCS_GUEST_CR0)) & CR0_PG;
+
+    if (cr0 >> 32 || (cr0 & (CR0_PG | CR0_PE)) == CR0_PG || (cr0 & (CR0_NW | CR0_CD)) == CR0_NW)
+        return vcpu_raise_gp(v);
+    if (turns_on && (vmread(VMCS_GUEST_EFER) & EFER_LME) && !(vmread(VMCS_GUEST_CR4) & CR4_PAE))
+        return vcpu_raise_gp(v);
+    vmx_set_cr0(v, cr0 | CR0_ET);
+    return vcpu_skip(v);
+}
+
+static enum vcpu_action handle_cr(struct vcpu *v)
+{
+    u64 q = vmread(VMCS_QUALIFICATION);
+    u64 value = CR_GPR(q) == RSP ? vmread(VMCS_GUEST_RSP) : v->gpr[CR_GPR(q)];
+
+    v->count[SOCLE_STAT_CR]++;
+    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    switch (CR_NUMBER(q)) {
+    case 0:
+        return move_to_cr0(v, value);
+    case 4:
+        return vcpu_raise_gp(v);
+    default:
+        return emulate(v);
+    }
+}
+
+/* Physical NMIs are kicks; they stay blocked until an IRET. */
+static enum vcpu_action handle_nmi(void)
+{
+    __asm__ volatile("int $2" : : : "memory");
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_exception(struct vcpu *v)
+{
+    u32 info = (u32)vmread(VMCS_EXIT_INTR_INFO);
+
+    if ((info >> 8 & 7) == EVENT_NMI)
+        return handle_nmi();
+    v->count[SOCLE_STAT_EXCEPTION]++;
+    if ((u8)info == VEC_MC)
+        panic("machine check");
+    if ((u8)info == VEC_DB) /* the exit has not changed DR6 (Intel SDM vol. 3C, 28.1) */
+        write_dr6(read_dr6() | vmread(VMCS_QUALIFICATION));
+    return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
+}
+
+static enum vcpu_action handle_interrupt(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_INTERRUPT]++;
+    vmx_take_interrupts();
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
+{
+    switch (reason) {
+    case VMX_EXIT_CPUID:
+        v->count[SOCLE_STAT_CPUID]++;
+        return skip(v, handle_cpuid);
+    case VMX_EXIT_VMCALL:
+        v->count[SOCLE_STAT_HYPERCALL]++;
+        return skip(v, handle_hypercall);
+    case VMX_EXIT_RDMSR:
+        v->count[SOCLE_STAT_MSR_READ]++;
+        return skip(v, exit_rdmsr);
+    case VMX_EXIT_WRMSR:
+        v->count[SOCLE_STAT_MSR_WRITE]++;
+        return skip(v, exit_wrmsr);
+    case VMX_EXIT_IO:
+        return handle_io(v);
+    case VMX_EXIT_EPT_VIOLATION:
+        return handle_ept_violation(v);
+    case VMX_EXIT_INTERRUPT:
+    case VMX_EXIT_PREEMPTION_TIMER:
+        return handle_interrupt(v);
+    case VMX_EXIT_INTERRUPT_WINDOW:
+        return close_window(v, PROC_INTERRUPT_WINDOW);
+    case VMX_EXIT_NMI_WINDOW:
+        return close_window(v, PROC_NMI_WINDOW);
+    case VMX_EXIT_HLT:
+        v->count[SOCLE_STAT_HLT]++;
+        return skip(v, exit_hlt);
+    case VMX_EXIT_CR:
+        return handle_cr(v);
+    case VMX_EXIT_EXCEPTION:
+        return handle_exception(v);
+    case VMX_EXIT_XSETBV:
+        v->count[SOCLE_STAT_OTHER]++;
+        return skip(v, handle_xsetbv);
+    case VMX_EXIT_WBINVD:
+    case VMX_EXIT_INVD: /* it would throw away others' data */
+        v->count[SOCLE_STAT_OTHER]++;
+        return skip(v, vcpu_skip);
+    case VMX_EXIT_RDPMC:
+        v->count[SOCLE_STAT_OTHER]++;
+        return vcpu_raise_gp(v);
+    case VMX_EXIT_TRIPLE_FAULT:
+        return vcpu_shutdown(v);
+    case VMX_EXIT_VMCLEAR ... VMX_EXIT_VMXON:
+    case VMX_EXIT_GETSEC:
+    case VMX_EXIT_RSM:
+    case VMX_EXIT_INVEPT:
+    case VMX_EXIT_INVVPID:
+    case VMX_EXIT_MONITOR:
+    case VMX_EXIT_MWAIT:
+        v->count[SOCLE_STAT_OTHER]++;
+        return vcpu_raise_ud(v);
+    default:
+        return vcpu_fail(v, reason, vmread(VMCS_QUALIFICATION), vmread(VMCS_GUEST_PHYSICAL));
+    }
+}
+
+/* ---- the loop ---- */
+
+static void arm_preemption_timer(void)
+{
+    u64 now = rdtsc(), deadline = this_cpu()->timer_deadline, ticks;
+
+    if (!(vmx_features.pin & PIN_PREEMPTION_TIMER))
+        return;
+    ticks = deadline > now ? MIN(deadline - now, tsc_khz * LONGEST_ENTRY_MS) : 0;
+    vmwrite(VMCS_PREEMPTION_TIMER, (ticks >> vmx_features.timer_shift) + 1);
+}
+
+static void end_shadow(struct vcpu *v)
+{
+    u64 state = vmread(VMCS_INTERRUPTIBILITY);
+
+    v->retired = false;
+    if (unlikely(state & SHADOW))
+        vmwrite(VMCS_INTERRUPTIBILITY, state & ~(u64)SHADOW);
+}
+
+/* False: the processor refused. */
+static bool enter_guest(struct vcpu *v)
+{
+    if (v->retired)
+        end_shadow(v);
+    if (unlikely(v->cr2_dirty)) {
+        write_cr2(v->sregs.cr2);
+        v->cr2_dirty = false;
+    }
+    prepare_events(v);
+    if (unlikely(vcpu_enter(v)))
+        vmx_flush(v);
+    arm_preemption_timer();
+    vmwrite(VMCS_GUEST_RSP, v->gpr[RSP]);
+    vmwrite(VMCS_GUEST_RIP, v->rip);
+    vmwrite(VMCS_GUEST_RFLAGS, v->rflags);
+    if (unlikely(!vmx_enter(v->gpr, vmx_of(v)->launched)))
+        return false;
+    vmx_of(v)->launched = true;
+    v->gpr[RSP] = vmread(VMCS_GUEST_RSP);
+    v->rip = vmread(VMCS_GUEST_RIP);
+    v->rflags = vmread(VMCS_GUEST_RFLAGS);
+    v->count[SOCLE_STAT_EXITS]++;
+    requeue_event(v);
+    return true;
+}
+
+/* What the entry's checks are about (Intel SDM vol. 3C, 27.3.1). */
+static enum vcpu_action entry_failed(struct vcpu *v, u64 reason)
+{
+    log_limited(
+        "VM entry: cr0 %lx cr3 %lx cr4 %lx efer %lx rflags %lx, cs %lx ss %lx tr %lx, event %lx, "
+        "shadow %lx",
+        vmread(VMCS_GUEST_CR0), vmread(VMCS_GUEST_CR3), vmread(VMCS_GUEST_CR4),
+        vmread(VMCS_GUEST_EFER), v->rflags, vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS),
+        vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS), vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_TR),
+        vmread(VMCS_ENTRY_INTR_INFO), vmread(VMCS_INTERRUPTIBILITY));
+    vmwrite(VMCS_ENTRY_INTR_INFO, 0);
+    return vcpu_fail(v, reason, vmread(VMCS_QUALIFICATION), vmread(VMCS_INSTRUCTION_ERROR));
+}
+
+/* The work is looked at once: what another processor adds after that comes with a kick, which ends
+ * the entry at once; and a question to dom0 that cannot be asked yet stays pending on purpose. */
+static enum vcpu_action run_once(struct vcpu *v)
+{
+    enum vcpu_action action = VCPU_RESUME;
+    u32 reason;
+
+    if (unlikely(__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE)))
+        action = vcpu_pending_work(v);
+    if (unlikely(vmx_of(v)->pdptes_due) && action == VCPU_RESUME)
+        action = load_pdptes(v);
+    if (unlikely(action != VCPU_RESUME))
+        return action;
+    if (unlikely(!enter_guest(v)))
+        return entry_failed(v, ENTRY_FAILED);
+    reason = (u32)vmread(VMCS_EXIT_REASON);
+    if (unlikely(reason & ENTRY_FAILED))
+        return entry_failed(v, reason);
+    return dispatch_exit(v, reason & 0xffff);
+}
+
+void vmx_run(void)
+{
+    for (;;) {
+        struct vcpu *v = vcpu_pick();
+        enum vcpu_action action = VCPU_RESUME;
+
+        if (!v) {
+            vmx_idle();
+            continue;
+        }
+        vmx_load(v);
+        while (action == VCPU_RESUME)
+            action = run_once(v);
+        vmx_save(v);
+        vcpu_put(v, action);
+    }
+}

@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
+#include "vmx/vmx.h"
+#include "core/gmem.h"
+#include "core/lib.h"
+#include "core/paging.h"
+#include "core/pcpu.h"
+#include "core/trap.h"
+#include "core/vendor.h"
+
+#define MSR_FEATURE_CONTROL   0x3a
+#define FEATURE_LOCKED        BIT(0)
+#define FEATURE_VMX           BIT(2)
+#define MSR_VMX_BASIC         0x480
+#define VMX_BASIC_TRUE        BIT(55)
+#define MSR_VMX_PROC          0x482
+#define MSR_VMX_MISC          0x485
+#define MSR_VMX_PROC2         0x48b
+#define MSR_VMX_EPT_VPID      0x48c
+#define MSR_VMX_TRUE_PIN      0x48d
+#define MSR_VMX_TRUE_PROC     0x48e
+#define MSR_VMX_TRUE_EXIT     0x48f
+#define MSR_VMX_TRUE_ENTRY    0x490
+#define EPT_NEEDED            (BIT(6) | BIT(14) | BIT(16) | BIT(20) | BIT(25))
+#define EPT_1GIB              BIT(17)
+#define INVEPT_SINGLE_CONTEXT 1ull
+
+#define EPTP_WB_4_LEVELS 0x1eull
+#define HOST_CS          0x08
+#define HOST_SS          0x10
+#define HOST_TR          0x20
+#define RIGHTS_UNUSABLE  BIT(16)
+#define RIGHTS_PRESENT   BIT(7)
+#define RIGHTS_ACCESSED  BIT(0)
+#define TSS_BUSY         BIT(1)
+
+/* Bits that a guest sees as it set them, while the processor has others. */
+#define CR0_OWNED (CR0_NE | CR0_CD | CR0_NW)
+/* Bits that a guest changes without an exit; it is not offered the others. */
+#define CR4_FREE                                                                                  \
+    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |     \
+     CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
+     CR4_SMAP | CR4_PKE)
+
+static struct npt_format npt_format_ept = NPT_FORMAT_EPT;
+
+struct vmx_features vmx_features;
+
+/* One bit per port; dom0's are all zeros: it owns the machine's ports. */
+static u8 io_bitmap_dom0[2 * PAGE_SIZE] ALIGNED(4096);
+static u8 io_bitmap_guest[2 * PAGE_SIZE] ALIGNED(4096);
+static u8 msr_bitmap[PAGE_SIZE] ALIGNED(4096);
+
+static const u32 switched_msrs[SWITCHED_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
+                                                 MSR_KERNEL_GS_BASE};
+
+/* The MSRs that are fields. Guests read and write all but PAT and EFER without an exit. */
+static const struct {
+    u32 index;
+    u32 field;
+} msr_fields[] = {
+    {MSR_FS_BASE, VMCS_GUEST_BASE + 2 * SOCLE_SEG_FS},
+    {MSR_GS_BASE, VMCS_GUEST_BASE + 2 * SOCLE_SEG_GS},
+    {MSR_SYSENTER_CS, VMCS_GUEST_SYSENTER_CS},
+    {MSR_SYSENTER_ESP, VMCS_GUEST_SYSENTER_ESP},
+    {MSR_SYSENTER_EIP, VMCS_GUEST_SYSENTER_EIP},
+    {MSR_PAT, VMCS_GUEST_PAT},
+    {MSR_EFER, VMCS_GUEST_EFER},
+};
+
+/* ---- the processors ---- */
+
+/* Whether a capability MSR allows these controls to be 1 (Intel SDM vol. 3D, A.3). */
+static bool allows(u32 msr, u32 controls)
+{
+    return !(controls & ~(rdmsr(msr) >> 32));
+}
+
+static bool vmx_detect(const char **why)
+{
+    u64 control = rdmsr_safe(MSR_FEATURE_CONTROL, &control) ? control : 0;
+
+    *why = "this processor has no VMX (Intel VT-x)";
+    if (!(cpuid(1, 0).ecx & BIT(5)))
+        return false;
+    *why = "VMX (Intel VT-x) is switched off and locked by the firmware: enable it in the "
+           "firmware's setup";
+    if ((control & (FEATURE_LOCKED | FEATURE_VMX)) == FEATURE_LOCKED)
+        return false;
+    *why = "this processor has VMX, but no EPT";
+    if (!allows(MSR_VMX_PROC, PROC_SECONDARY) || !allows(MSR_VMX_PROC2, PROC2_EPT) ||
+        (rdmsr(MSR_VMX_EPT_VPID) & EPT_NEEDED) != EPT_NEEDED)
+        return false;
+    *why = "this processor has VMX, but no unrestricted guest";
+    if (!allows(MSR_VMX_PROC2, PROC2_UNRESTRICTED))
+        return false;
+    *why = "this processor has VMX, but not its TRUE controls";
+    if (!(rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE))
+        return false;
+    npt_format_ept.max_leaf = rdmsr(MSR_VMX_EPT_VPID) & EPT_1GIB ? 2 : 1;
+    *why = "this processor has no XSAVE";
+    return cpuid(1, 0).ecx & BIT(26);
+}
+
+/* A bit for each MSR's reads in the first 2 KiB, low and high MSRs, then for writes (Intel SDM vol.
+ * 3C, 25.6.9). */
+static void allow_msr(u32 msr)
+{
+    u32 bit = (msr >= 0xc0000000 ? 1024 * 8 : 0) + (msr & 0x1fff);
+
+    msr_bitmap[bit / 8] &= (u8) ~(1u << (bit % 8));
+    msr_bitmap[2048 + bit / 8] &= (u8) ~(1u << (bit % 8));
+}
+
+static void init_permission_maps(void)
+{
+    memset(io_bitmap_guest, 0xff, sizeof(io_bitmap_guest));
+    memset(msr_bitmap, 0xff, sizeof(msr_bitmap));
+    for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
+        if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
+            allow_msr(msr_fields[i].index);
+    for (u32 i = 0; i < SWITCHED_MSRS; i++)
+        allow_msr(switched_msrs[i]);
+}
+
+/* What must be 1, what is needed, and what is wanted and can be had; 0 if a need cannot be met. */
+static u32 choose(u32 msr, u32 needed, u32 wanted)
+{
+    u64 capability = rdmsr(msr);
+
+    if (needed & ~(capability >> 32))
+        return 0;
+    return (u32)capability | needed | (wanted & (u32)(capability >> 32));
+}
+
+static struct vmx_features choose_features(void)
+{
+    return (struct vmx_features){
+        .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS,
+                      PIN_PREEMPTION_TIMER),
+        .proc = choose(MSR_VMX_TRUE_PROC,
+                       PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_RDPMC | PROC_CR8_LOAD |
+                           PROC_CR8_STORE | PROC_IO_BITMAPS | PROC_MSR_BITMAPS | PROC_MONITOR |
+                           PROC_SECONDARY,
+                       0),
+        .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
+                        PROC2_RDTSCP | PROC2_VPID | PROC2_WBINVD | PROC2_INVPCID),
+        .exit = choose(MSR_VMX_TRUE_EXIT,
+                       EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
+                           EXIT_SAVE_EFER | EXIT_LOAD_EFER,
+                       0),
+        .entry = choose(MSR_VMX_TRUE_ENTRY, ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0),
+        .timer_shift = rdmsr(MSR_VMX_MISC) & 0x1f,
+    };
+}
+
+static bool vmxon(paddr_t region)
+{
+    bool failed;
+
+    __asm__ volatile("vmxon %1" : "=@ccbe"(failed) : "m"(region) : "memory");
+    return !failed;
+}
+
+static void *alloc_region(struct charge *charge)
+{
+    u32 *region = pool_alloc(charge);
+
+    if (region)
+        *region = rdmsr(MSR_VMX_BASIC) & 0x7fffffff;
+    return region;
+}
+
+/* All processors must offer the same. */
+static int agree_on_features(bool first)
+{
+    struct vmx_features f = choose_features();
+
+    if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry)
+        return -E_NODEV;
+    if (first)
+        vmx_features = f;
+    return memcmp(&f, &vmx_features, sizeof(f)) ? -E_NODEV : 0;
+}
+
+static int vmx_init_cpu(struct pcpu *cpu)
+{
+    void *region = alloc_region(NULL);
+    u64 control = rdmsr(MSR_FEATURE_CONTROL);
+    int err = agree_on_features(cpu->id == 0);
+
+    if (!region)
+        return -E_NOMEM;
+    if (err)
+        return err;
+    if (cpu->id == 0)
+        init_permission_maps();
+    if (!(control & FEATURE_LOCKED))
+        wrmsr(MSR_FEATURE_CONTROL, control | FEATURE_LOCKED | FEATURE_VMX);
+    write_cr4(read_cr4() | CR4_VMXE);
+    return vmxon(virt_to_phys(region)) ? 0 : -E_NODEV;
+}
+
+static void vmx_feature_names(char *text, size_t size)
+{
+    fmt_print(text, size, "ept%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+              vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "");
+}
+
+/* ---- the current VMCS ---- */
+
+static void vmptrld(const struct vcpu *v)
+{
+    paddr_t pa = virt_to_phys(vmx_of(v)->vmcs);
+
+    __asm__ volatile("vmptrld %0" : : "m"(pa) : "cc", "memory");
+}
+
+static void vmclear(const struct vcpu *v)
+{
+    paddr_t pa = virt_to_phys(vmx_of(v)->vmcs);
+
+    __asm__ volatile("vmclear %0" : : "m"(pa) : "cc", "memory");
+    vmx_of(v)->launched = false;
+}
+
+static bool is_loaded(const struct vcpu *v)
+{
+    return this_cpu()->current == v;
+}
+
+/* Around accesses to the VMCS of a vCPU that is loaded here or stopped. */
+static void vmcs_begin(const struct vcpu *v)
+{
+    if (!is_loaded(v))
+        vmptrld(v);
+}
+
+static void vmcs_end(const struct vcpu *v)
+{
+    if (is_loaded(v))
+        return;
+    vmclear(v);
+    if (this_cpu()->current)
+        vmptrld(this_cpu()->current);
+}
+
+/* ---- a new vCPU ---- */
+
+static const u16 zero_fields[] = {
+    VMCS_PF_ERROR_MASK,  VMCS_PF_ERROR_MATCH,  VMCS_CR3_TARGETS,      VMCS_EXIT_MSR_STORES,
+    VMCS_EXIT_MSR_LOADS, VMCS_ENTRY_MSR_LOADS, VMCS_ENTRY_INTR_INFO,  VMCS_CR4_SHADOW,
+    VMCS_GUEST_DEBUGCTL, VMCS_GUEST_ACTIVITY,  VMCS_INTERRUPTIBILITY, VMCS_PENDING_DEBUG,
+    VMCS_GUEST_EFER,     VMCS_GUEST_DR7,       VMCS_TSC_OFFSET,
+};
+
+static void init_controls(const struct vcpu *v)
+{
+    bool owner = domain_has(v->domain, DOMAIN_DEVICES);
+    const u8 *io_bitmap = owner ? io_bitmap_dom0 : io_bitmap_guest;
+
+    vmwrite(VMCS_PIN, vmx_features.pin);
+    vmwrite(VMCS_PROC, vmx_features.proc);
+    vmwrite(VMCS_PROC2, vmx_features.proc2 & (owner ? ~(u32)PROC2_WBINVD : ~0u));
+    vmwrite(VMCS_EXIT_CONTROLS, vmx_features.exit);
+    vmwrite(VMCS_ENTRY_CONTROLS, vmx_features.entry);
+    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
+     */
+    vmwrite(VMCS_EXCEPTIONS, BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB));
+    vmwrite(VMCS_IO_BITMAP_A, image_to_phys(io_bitmap));
+    vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
+    vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
+    vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
+    if (vmx_features.proc2 & PROC2_VPID)
+        vmwrite(VMCS_VPID, v->handle + 1);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    vmwrite(VMCS_LINK, ~0ull);
+    vmwrite(VMCS_CR0_MASK, CR0_OWNED);
+    vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
+    vmwrite(VMCS_GUEST_PAT, PAT_RESET);
+}
+
+static u64 idt_base(void)
+{
+    struct PACKED {
+        u16 limit;
+        u64 base;
+    } idtr;
+
+    __asm__ volatile("sidt %0" : "=m"(idtr));
+    return idtr.base;
+}
+
+static void init_host_state(void)
+{
+    vmwrite(VMCS_HOST_CR0, read_cr0());
+    vmwrite(VMCS_HOST_CR3, read_cr3());
+    vmwrite(VMCS_HOST_CR4, read_cr4());
+    vmwrite(VMCS_HOST_EFER, rdmsr(MSR_EFER));
+    vmwrite(VMCS_HOST_PAT, rdmsr(MSR_PAT));
+    vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_CS, HOST_CS);
+    vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_SS, HOST_SS);
+    vmwrite(VMCS_HOST_SELECTOR + 2 * 6, HOST_TR);
+    vmwrite(VMCS_HOST_IDTR_BASE, idt_base());
+    vmwrite(VMCS_HOST_RIP, (u64)vmx_exited);
+}
+
+static int vmx_vcpu_init(struct vcpu *v)
+{
+    struct vmx_vcpu *x = pool_alloc(&v->domain->charge);
+
+    if (!x)
+        return -E_NOMEM;
+    x->vmcs = alloc_region(&v->domain->charge);
+    if (!x->vmcs) {
+        pool_free(x, &v->domain->charge);
+        return -E_NOMEM;
+    }
+    v->vendor = x;
+    x->proc = vmx_features.proc;
+    x->host_cpu = ~0u;
+    vmclear(v);
+    vmcs_begin(v);
+    init_controls(v);
+    init_host_state();
+    vmcs_end(v);
+    return 0;
+}
+
+static void vmx_vcpu_free(struct vcpu *v)
+{
+    struct vmx_vcpu *x = vmx_of(v);
+
+    if (x) {
+        pool_free(x->vmcs, &v->domain->charge);
+        pool_free(x, &v->domain->charge);
+    }
+    v->vendor = NULL;
+}
+
+/* ---- registers ---- */
+
+static struct socle_segment get_segment(u32 i)
+{
+    u32 rights = (u32)vmread(VMCS_GUEST_RIGHTS + 2 * i);
+    u16 attr = (u16)((rights & 0xff) | (rights >> 4 & 0xf00));
+
+    if (rights & RIGHTS_UNUSABLE)
+        attr &= (u16)~RIGHTS_PRESENT;
+    return (struct socle_segment){vmread(VMCS_GUEST_BASE + 2 * i),
+                                  (u32)vmread(VMCS_GUEST_LIMIT + 2 * i),
+                                  (u16)vmread(VMCS_GUEST_SELECTOR + 2 * i), attr};
+}
+
+/* The entry insists on an accessed type, and on a busy TSS (Intel SDM vol. 3C, 27.3.1.2). */
+static void set_segment(u32 i, const struct socle_segment *s)
+{
+    u32 rights = (s->attr & 0xffu) | (s->attr & 0xf00u) << 4;
+
+    if (i == SOCLE_SEG_TR)
+        rights |= TSS_BUSY | RIGHTS_ACCESSED | RIGHTS_PRESENT;
+    else if (!(s->attr & RIGHTS_PRESENT))
+        rights |= RIGHTS_UNUSABLE;
+    else if (i < SOCLE_SEG_LDTR)
+        rights |= RIGHTS_ACCESSED;
+    vmwrite(VMCS_GUEST_SELECTOR + 2 * i, s->selector);
+    vmwrite(VMCS_GUEST_LIMIT + 2 * i, s->limit);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * i, rights);
+    vmwrite(VMCS_GUEST_BASE + 2 * i, s->base);
+}
+
+void vmx_get_sregs(struct vcpu *v, struct socle_sregs *s)
+{
+    vmcs_begin(v);
+    for (u32 i = 0; i < SOCLE_SEGS; i++)
+        s->seg[i] = get_segment(i);
+    s->gdt_base = vmread(VMCS_GUEST_GDTR_BASE);
+    s->gdt_limit = (u32)vmread(VMCS_GUEST_GDTR_LIMIT);
+    s->idt_base = vmread(VMCS_GUEST_IDTR_BASE);
+    s->idt_limit = (u32)vmread(VMCS_GUEST_IDTR_LIMIT);
+    s->cr0 = (vmread(VMCS_GUEST_CR0) & ~CR0_OWNED) | (vmread(VMCS_CR0_SHADOW) & CR0_OWNED);
+    s->cr2 = is_loaded(v) ? read_cr2() : vmx_of(v)->cr2;
+    s->cr3 = vmread(VMCS_GUEST_CR3);
+    s->cr4 = vmread(VMCS_GUEST_CR4) & CR4_FREE;
+    s->cr8 = vlapic_cr8(&v->lapic);
+    s->efer = vmread(VMCS_GUEST_EFER);
+    s->apic_base = v->apic_base;
+    vmcs_end(v);
+}
+
+/* EFER.LMA is also a control of the entry. */
+static void set_efer(u64 efer)
+{
+    u64 controls = vmread(VMCS_ENTRY_CONTROLS) & ~(u64)ENTRY_IA32E;
+
+    vmwrite(VMCS_ENTRY_CONTROLS, controls | (efer & EFER_LMA ? ENTRY_IA32E : 0));
+    vmwrite(VMCS_GUEST_EFER, efer);
+}
+
+/* Checked by the caller. Paging on with LME is long mode (vol. 3A, 10.8.5). */
+void vmx_set_cr0(struct vcpu *v, u64 cr0)
+{
+    u64 efer = vmread(VMCS_GUEST_EFER) & ~EFER_LMA;
+
+    set_efer(efer | ((cr0 & CR0_PG) && (efer & EFER_LME) ? EFER_LMA : 0));
+    vmwrite(VMCS_GUEST_CR0, (cr0 & ~CR0_OWNED) | CR0_NE);
+    vmwrite(VMCS_CR0_SHADOW, cr0);
+    vmx_of(v)->pdptes_due = true;
+}
+
+static void vmx_set_sregs(struct vcpu *v, const struct socle_sregs *s)
+{
+    vmcs_begin(v);
+    for (u32 i = 0; i < SOCLE_SEGS; i++)
+        set_segment(i, &s->seg[i]);
+    vmwrite(VMCS_GUEST_GDTR_BASE, s->gdt_base);
+    vmwrite(VMCS_GUEST_GDTR_LIMIT, s->gdt_limit & 0xffff);
+    vmwrite(VMCS_GUEST_IDTR_BASE, s->idt_base);
+    vmwrite(VMCS_GUEST_IDTR_LIMIT, s->idt_limit & 0xffff);
+    vmwrite(VMCS_GUEST_EFER, s->efer);
+    vmx_set_cr0(v, s->cr0);
+    vmwrite(VMCS_GUEST_CR3, s->cr3);
+    vmwrite(VMCS_GUEST_CR4, (s->cr4 & CR4_FREE) | CR4_VMXE);
+    vmx_of(v)->cr2 = s->cr2;
+    if (is_loaded(v))
+        write_cr2(s->cr2);
+    vmcs_end(v);
+}
+
+static int switched_index(u32 index)
+{
+    for (int i = 0; i < SWITCHED_MSRS; i++)
+        if (switched_msrs[i] == index)
+            return i;
+    return -1;
+}
+
+static u32 field_of(u32 index)
+{
+    for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
+        if (msr_fields[i].index == index)
+            return msr_fields[i].field;
+    return 0;
+}
+
+static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
+{
+    int i = switched_index(index);
+    u32 field = field_of(index);
+
+    if (i >= 0)
+        *value = is_loaded(v) ? rdmsr(index) : vmx_of(v)->msr[i];
+    if (!field)
+        return i >= 0;
+    vmcs_begin(v);
+    *value = vmread(field);
+    vmcs_end(v);
+    return true;
+}
+
+static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
+{
+    int i = switched_index(index);
+    u32 field = field_of(index);
+
+    if (i >= 0) {
+        vmx_of(v)->msr[i] = value;
+        if (is_loaded(v))
+            wrmsr(index, value);
+    }
+    if (!field)
+        return i >= 0;
+    vmcs_begin(v);
+    if (index == MSR_EFER)
+        set_efer(value);
+    else
+        vmwrite(field, value);
+    vmcs_end(v);
+    return true;
+}
+
+static void vmx_get_debug(struct vcpu *v, struct socle_debug *d)
+{
+    memcpy(d->db, v->dr, sizeof(d->db));
+    d->dr6 = vmx_of(v)->dr6;
+    vmcs_begin(v);
+    d->dr7 = vmread(VMCS_GUEST_DR7);
+    vmcs_end(v);
+}
+
+static void vmx_set_debug(struct vcpu *v, const struct socle_debug *d)
+{
+    memcpy(v->dr, d->db, sizeof(v->dr));
+    vmx_of(v)->dr6 = d->dr6;
+    vmcs_begin(v);
+    vmwrite(VMCS_GUEST_DR7, d->dr7);
+    vmcs_end(v);
+}
+
+static bool vmx_get_shadow(struct vcpu *v)
+{
+    u64 state;
+
+    vmcs_begin(v);
+    state = vmread(VMCS_INTERRUPTIBILITY);
+    vmcs_end(v);
+    return state & SHADOW;
+}
+
+static void vmx_set_shadow(struct vcpu *v, bool shadow)
+{
+    vmcs_begin(v);
+    vmwrite(VMCS_INTERRUPTIBILITY, shadow ? SHADOW_STI : 0);
+    vmcs_end(v);
+}
+
+static void vmx_update_tsc_offset(struct vcpu *v)
+{
+    vmcs_begin(v);
+    vmwrite(VMCS_TSC_OFFSET, (u64)v->tsc_offset);
+    vmcs_end(v);
+}
+
+/* ---- on and off the processor ---- */
+
+static void move_to_this_cpu(struct vmx_vcpu *x)
+{
+    struct pcpu *cpu = this_cpu();
+
+    if (x->host_cpu == cpu->id)
+        return;
+    x->host_cpu = cpu->id;
+    vmwrite(VMCS_HOST_TR_BASE, (u64)cpu->tss);
+    vmwrite(VMCS_HOST_GDTR_BASE, (u64)cpu->gdt);
+}
+
+void vmx_load(struct vcpu *v)
+{
+    struct vmx_vcpu *x = vmx_of(v);
+
+    vmptrld(v);
+    move_to_this_cpu(x);
+    for (u32 i = 0; i < SWITCHED_MSRS; i++)
+        wrmsr(switched_msrs[i], x->msr[i]);
+    write_cr2(x->cr2);
+    write_dr6(x->dr6);
+    vmwrite(VMCS_INTERRUPTIBILITY, (vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI) |
+                                       (v->nmi_masked ? BLOCKED_BY_NMI : 0));
+    vcpu_load_common(v);
+}
+
+/* VMCLEAR writes the VMCS to memory, so that any processor may load it next. */
+void vmx_save(struct vcpu *v)
+{
+    struct vmx_vcpu *x = vmx_of(v);
+
+    for (u32 i = 0; i < SWITCHED_MSRS; i++)
+        x->msr[i] = rdmsr(switched_msrs[i]);
+    x->cr2 = read_cr2();
+    x->dr6 = read_dr6();
+    v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
+    vcpu_save_common(v);
+    vmclear(v);
+}
+
+/* Translations through the domain's tables, whatever VPID made them (Intel SDM vol. 3C, 29.4.3.1).
+ */
+void vmx_flush(const struct vcpu *v)
+{
+    struct {
+        u64 eptp, reserved;
+    } descriptor = {virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS, 0};
+
+    __asm__ volatile("invept %0, %1"
+                     :
+                     : "m"(descriptor), "r"(INVEPT_SINGLE_CONTEXT)
+                     : "cc", "memory");
+}
+
+const struct vendor_ops vmx_ops = {
+    .name = "vmx",
+    .npt_format = &npt_format_ept,
+    .abi_call = 1,
+    .detect = vmx_detect,
+    .init_cpu = vmx_init_cpu,
+    .features = vmx_feature_names,
+    .run = vmx_run,
+    .vcpu_init = vmx_vcpu_init,
+    .vcpu_free = vmx_vcpu_free,
+    .get_sregs = vmx_get_sregs,
+    .set_sregs = vmx_set_sregs,
+    .get_msr = vmx_get_msr,
+    .set_msr = vmx_set_msr,
+    .get_debug = vmx_get_debug,
+    .set_debug = vmx_set_debug,
+    .get_shadow = vmx_get_shadow,
+    .set_shadow = vmx_set_shadow,
+    .update_tsc_offset = vmx_update_tsc_offset,
+};
