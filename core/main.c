@@ -280,7 +280,7 @@ static NORETURN void boot_on_own_stack(void)
              apic_is_x2apic() ? "x2APIC" : "xAPIC");
     dom0_build(&boot_info, &heap, acpi_root.rsdp);
     smp_release();
-    vendor->run();
+    vcpu_loop();
 }
 
 static NORETURN void continue_on(void *stack, void (*function)(void))

@@ -64,7 +64,7 @@ void ap_main(void)
         cpu_relax();
     if (verdict == GIVE_UP)
         cpu_halt_forever();
-    vendor->run();
+    vcpu_loop();
 }
 
 /* ---- starting them ---- */

@@ -634,6 +634,23 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
     }
 }
 
+void vcpu_loop(void)
+{
+    for (;;) {
+        struct vcpu *v = vcpu_pick();
+        enum vcpu_action action;
+
+        if (!v) {
+            vendor->idle();
+            continue;
+        }
+        vendor->load(v);
+        action = vendor->run(v);
+        vendor->save(v);
+        vcpu_put(v, action);
+    }
+}
+
 bool vcpu_enter(struct vcpu *v)
 {
     struct pcpu *cpu = this_cpu();

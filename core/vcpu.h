@@ -224,6 +224,9 @@ bool vcpu_settled(struct vcpu *v);
 
 /* ---- for the run loops ---- */
 
+/* A processor's life. */
+NORETURN void vcpu_loop(void);
+
 /* Chooses what this processor runs now; NULL: nothing, sleep until an interrupt. */
 struct vcpu *vcpu_pick(void);
 

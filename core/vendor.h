@@ -7,8 +7,8 @@
 #include "core/abi.h"
 #include "core/npt.h"
 #include "core/types.h"
+#include "core/vcpu.h"
 
-struct vcpu;
 struct pcpu;
 
 struct vendor_ops {
@@ -22,8 +22,14 @@ struct vendor_ops {
     int (*init_cpu)(struct pcpu *cpu);
     /* Names of the features in use. */
     void (*features)(char *text, size_t size);
-    /* Never returns: runs what vcpu_pick() gives. */
-    NORETURN void (*run)(void);
+
+    /* For vcpu_loop(): brings v's registers into the processor; runs it until a handler wants
+     * something else; brings them back to memory. */
+    void (*load)(struct vcpu *v);
+    enum vcpu_action (*run)(struct vcpu *v);
+    void (*save)(struct vcpu *v);
+    /* Sleeps until a physical interrupt. */
+    void (*idle)(void);
 
     /* v is stopped in all of these. */
     int (*vcpu_init)(struct vcpu *v);

@@ -377,20 +377,11 @@ static enum vcpu_action run_once(struct vcpu *v)
     return dispatch_exit(v, c);
 }
 
-void svm_run(void)
+enum vcpu_action svm_run(struct vcpu *v)
 {
-    for (;;) {
-        struct vcpu *v = vcpu_pick();
-        enum vcpu_action action = VCPU_RESUME;
+    enum vcpu_action action = VCPU_RESUME;
 
-        if (!v) {
-            svm_idle();
-            continue;
-        }
-        svm_load(v);
-        while (action == VCPU_RESUME)
-            action = run_once(v);
-        svm_save(v);
-        vcpu_put(v, action);
-    }
+    while (action == VCPU_RESUME)
+        action = run_once(v);
+    return action;
 }

@@ -293,13 +293,13 @@ static void svm_update_tsc_offset(struct vcpu *v)
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
 }
 
-void svm_load(struct vcpu *v)
+static void svm_load(struct vcpu *v)
 {
     vmload(v);
     vcpu_load_common(v);
 }
 
-void svm_save(struct vcpu *v)
+static void svm_save(struct vcpu *v)
 {
     vmsave(v);
     vcpu_save_common(v);
@@ -312,7 +312,10 @@ const struct vendor_ops svm_ops = {
     .detect = svm_detect,
     .init_cpu = svm_init_cpu,
     .features = svm_feature_names,
+    .load = svm_load,
     .run = svm_run,
+    .save = svm_save,
+    .idle = svm_idle,
     .vcpu_init = svm_vcpu_init,
     .vcpu_free = svm_vcpu_free,
     .get_sregs = svm_get_sregs,

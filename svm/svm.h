@@ -187,12 +187,10 @@ static inline struct vmcb *vmcb_of(const struct vcpu *v)
 /* entry.asm: runs the guest until the next exit; registers but RAX and RSP in gpr[]. */
 void svm_enter(u64 *gpr, paddr_t vmcb);
 
-/* run.c */
-NORETURN void svm_run(void);
+/* run.c: enters the loaded vCPU until a handler wants something else. */
+enum vcpu_action svm_run(struct vcpu *v);
 
-/* svm.c: registers that the processor holds only while a vCPU is loaded. */
-void svm_load(struct vcpu *v);
-void svm_save(struct vcpu *v);
+/* svm.c */
 void svm_get_sregs(struct vcpu *v, struct socle_sregs *s);
 
 /* Opens the door for physical interrupts, once; and sleeps until one comes. */

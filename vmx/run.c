@@ -403,20 +403,11 @@ static enum vcpu_action run_once(struct vcpu *v)
     return dispatch_exit(v, reason & 0xffff);
 }
 
-void vmx_run(void)
+enum vcpu_action vmx_run(struct vcpu *v)
 {
-    for (;;) {
-        struct vcpu *v = vcpu_pick();
-        enum vcpu_action action = VCPU_RESUME;
+    enum vcpu_action action = VCPU_RESUME;
 
-        if (!v) {
-            vmx_idle();
-            continue;
-        }
-        vmx_load(v);
-        while (action == VCPU_RESUME)
-            action = run_once(v);
-        vmx_save(v);
-        vcpu_put(v, action);
-    }
+    while (action == VCPU_RESUME)
+        action = run_once(v);
+    return action;
 }

@@ -535,7 +535,7 @@ static void move_to_this_cpu(struct vmx_vcpu *x)
     vmwrite(VMCS_HOST_GDTR_BASE, (u64)cpu->gdt);
 }
 
-void vmx_load(struct vcpu *v)
+static void vmx_load(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
@@ -551,7 +551,7 @@ void vmx_load(struct vcpu *v)
 }
 
 /* VMCLEAR writes the VMCS to memory, so that any processor may load it next. */
-void vmx_save(struct vcpu *v)
+static void vmx_save(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
@@ -585,7 +585,10 @@ const struct vendor_ops vmx_ops = {
     .detect = vmx_detect,
     .init_cpu = vmx_init_cpu,
     .features = vmx_feature_names,
+    .load = vmx_load,
     .run = vmx_run,
+    .save = vmx_save,
+    .idle = vmx_idle,
     .vcpu_init = vmx_vcpu_init,
     .vcpu_free = vmx_vcpu_free,
     .get_sregs = vmx_get_sregs,

@@ -234,12 +234,10 @@ static inline void vmwrite(u32 field, u64 value)
 bool vmx_enter(u64 *gpr, bool launched);
 extern char vmx_exited[];
 
-/* run.c */
-NORETURN void vmx_run(void);
+/* run.c: enters the loaded vCPU until a handler wants something else. */
+enum vcpu_action vmx_run(struct vcpu *v);
 
 /* vmx.c: the VMCS is current on the processor while its vCPU is loaded. */
-void vmx_load(struct vcpu *v);
-void vmx_save(struct vcpu *v);
 void vmx_get_sregs(struct vcpu *v, struct socle_sregs *s);
 void vmx_set_cr0(struct vcpu *v, u64 cr0);
 void vmx_flush(const struct vcpu *v);

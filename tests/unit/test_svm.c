@@ -66,16 +66,6 @@ void svm_enter(u64 *gpr, paddr_t vmcb)
         s->hook(this_cpu()->current, c);
 }
 
-void svm_load(struct vcpu *w)
-{
-    (void)w;
-}
-
-void svm_save(struct vcpu *w)
-{
-    (void)w;
-}
-
 void svm_get_sregs(struct vcpu *w, struct socle_sregs *s)
 {
     (void)w;
@@ -84,11 +74,6 @@ void svm_get_sregs(struct vcpu *w, struct socle_sregs *s)
 
 void svm_take_interrupts(void)
 {
-}
-
-void svm_idle(void)
-{
-    longjmp(end_of_script, 1);
 }
 
 void svm_recheck_interrupts(void)
@@ -130,7 +115,11 @@ enum vcpu_action exit_cpuid(UNUSED struct vcpu *w, UNUSED u64 cr4) FAKE_EXIT() e
 static void play(void)
 {
     if (!setjmp(end_of_script))
-        svm_run();
+        for (struct vcpu *w = vcpu_pick(); w; w = vcpu_pick()) {
+            enum vcpu_action action = svm_run(w);
+
+            vcpu_put(w, action);
+        }
     v->pending = 0;
 }
 

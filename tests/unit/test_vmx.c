@@ -88,16 +88,6 @@ bool vmx_enter(u64 *gpr, bool launched)
     return true;
 }
 
-void vmx_load(struct vcpu *w)
-{
-    (void)w;
-}
-
-void vmx_save(struct vcpu *w)
-{
-    vmx_of(w)->launched = false;
-}
-
 void vmx_get_sregs(struct vcpu *w, struct socle_sregs *s)
 {
     (void)w;
@@ -121,11 +111,6 @@ void vmx_flush(const struct vcpu *w)
 
 void vmx_take_interrupts(void)
 {
-}
-
-void vmx_idle(void)
-{
-    longjmp(end_of_script, 1);
 }
 
 int gmem_read(UNUSED struct vcpu *w, gpa_t gpa, void *buf, size_t len, UNUSED bool fetch)
@@ -172,7 +157,12 @@ static int start(void **state)
 static void play(void)
 {
     if (!setjmp(end_of_script))
-        vmx_run();
+        for (struct vcpu *w = vcpu_pick(); w; w = vcpu_pick()) {
+            enum vcpu_action action = vmx_run(w);
+
+            vmx_of(w)->launched = false; /* VMCLEAR */
+            vcpu_put(w, action);
+        }
     v->pending = 0;
 }
 
