@@ -3,6 +3,7 @@
  *
  * Options on Socle's own command line:
  *   serial=com1|com2|off   where the log goes besides its ring; com1 if not given
+ *   features=plain         no use of the processor's optional features, as a test
  *   pool=SIZE              Socle's heap without the frame table, as in 64M; if not given, 16 MiB
  * and a 64th of the memory */
 #include "core/main.h"
@@ -35,6 +36,7 @@
 extern char image_start[], image_end[]; /* physical addresses */
 
 const struct vendor_ops *vendor;
+bool vendor_plain;
 
 static struct boot_info boot_info;
 static struct addr_range heap;
@@ -297,6 +299,15 @@ static bool is_intel(void)
     return cpuid(0, 0).ebx == 0x756e6547; /* "Genu" */
 }
 
+static void choose_vendor(void)
+{
+    char features[8] = "";
+
+    vendor = is_intel() ? &vmx_ops : &svm_ops;
+    cmdline_option(boot_info.cmdline, "features", features, sizeof(features));
+    vendor_plain = !strcmp(features, "plain");
+}
+
 void boot_main(u32 magic, u32 info)
 {
     const char *why;
@@ -309,7 +320,7 @@ void boot_main(u32 magic, u32 info)
     parse_boot_info(magic, info);
     choose_serial_port();
     say_hello();
-    vendor = is_intel() ? &vmx_ops : &svm_ops;
+    choose_vendor();
     if (!vendor->detect(&why))
         fatal("%s", why);
     dom0_check_modules(&boot_info);

@@ -47,6 +47,7 @@ struct vendor_ops {
 };
 
 extern const struct vendor_ops *vendor;
+extern bool vendor_plain; /* optional features stay unused */
 extern const struct vendor_ops svm_ops;
 extern const struct vendor_ops vmx_ops;
 

@@ -85,8 +85,8 @@ static void note_features(void)
     struct cpuid_regs r = cpuid(0x8000000a, 0);
 
     svm_features.asids = MIN(svm_features.asids, r.ebx);
-    svm_features.next_rip &= !!(r.edx & BIT(3));
-    svm_features.flush_asid &= !!(r.edx & BIT(6));
+    svm_features.next_rip &= !vendor_plain && (r.edx & BIT(3));
+    svm_features.flush_asid &= !vendor_plain && (r.edx & BIT(6));
 }
 
 static int svm_init_cpu(struct pcpu *cpu)

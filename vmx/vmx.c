@@ -135,16 +135,17 @@ static u32 choose(u32 msr, u32 needed, u32 wanted)
 
 static struct vmx_features choose_features(void)
 {
+    u32 timer = vendor_plain ? 0 : PIN_PREEMPTION_TIMER, vpid = vendor_plain ? 0 : PROC2_VPID;
+
     return (struct vmx_features){
-        .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS,
-                      PIN_PREEMPTION_TIMER),
+        .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS, timer),
         .proc = choose(MSR_VMX_TRUE_PROC,
                        PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_RDPMC | PROC_CR8_LOAD |
                            PROC_CR8_STORE | PROC_IO_BITMAPS | PROC_MSR_BITMAPS | PROC_MONITOR |
                            PROC_SECONDARY,
                        0),
         .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
-                        PROC2_RDTSCP | PROC2_VPID | PROC2_WBINVD | PROC2_INVPCID),
+                        PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD | vpid),
         .exit = choose(MSR_VMX_TRUE_EXIT,
                        EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
                            EXIT_SAVE_EFER | EXIT_LOAD_EFER,
