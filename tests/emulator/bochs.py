@@ -17,7 +17,7 @@ Model = namedtuple("Model", "processor socle_args", defaults=[""])
 MODELS = {
     "vmx-haswell": Model("corei7_haswell_4770"),
     "vmx-skylake": Model("corei7_skylake_x"),
-    "vmx-plain": Model("corei7_haswell_4770", "vmx=plain"),  # without what VMX leaves optional
+    "vmx-plain": Model("corei7_haswell_4770", "features=plain"),  # without what VMX leaves optional
     "vmx-penryn": Model("core2_penryn_t9600"),               # no EPT
     "svm-bochs": Model("trinity_apu"),
 }
