@@ -57,6 +57,8 @@ void apic_init_cpu(void)
     wrmsr(MSR_APIC_BASE, base);
     if (x2apic)
         wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2APIC);
+    /* First of all: a disabled APIC keeps every LVT entry masked (Intel SDM vol. 3A, 11.4.7.2). */
+    write_reg(VLAPIC_REG_SVR, APIC_SVR_ENABLE | APIC_VECTOR_SPURIOUS);
     write_reg(VLAPIC_REG_TPR, 0);
     write_reg(VLAPIC_REG_LVT_THERMAL, APIC_LVT_MASKED);
     write_reg(VLAPIC_REG_LVT_PMC, APIC_LVT_MASKED);
@@ -65,7 +67,6 @@ void apic_init_cpu(void)
     write_reg(VLAPIC_REG_LVT_ERROR, APIC_LVT_MASKED | APIC_VECTOR_ERROR);
     write_reg(VLAPIC_REG_TDCR, TDCR_DIVIDE_BY_16);
     write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
-    write_reg(VLAPIC_REG_SVR, APIC_SVR_ENABLE | APIC_VECTOR_SPURIOUS);
 }
 
 u32 apic_id(void)
