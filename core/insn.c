@@ -519,6 +519,8 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     case INSN_SBB:
     case INSN_CMP:
     case INSN_CMPXCHG:
+    case INSN_CMPS:
+    case INSN_SCAS:
     case INSN_NEG:
     case INSN_DEC:
         result = zero_extend(dst - src - carry, size);
@@ -537,6 +539,8 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
         break;
     case INSN_NOT:
         return zero_extend(~dst, size);
+    case INSN_MOVBE:
+        return __builtin_bswap64(src) >> (64 - 8 * size);
     default:
         return src;
     }

@@ -120,12 +120,12 @@ int insn_decode(struct insn *insn, const u8 *bytes, size_t len, enum insn_mode m
 u64 insn_effective_address(const struct insn *insn, const u64 gprs[16], u64 rip, u64 seg_base);
 u64 insn_string_dst(const struct insn *insn, const u64 gprs[16], u64 es_base);
 
-/* Executes INSN_ADD..INSN_CMPXCHG on `size`-byte operands (1, 2, 4, 8; upper bits of dst and src
- * are ignored). Returns the zero-extended result and updates CF PF AF ZF SF OF in *rflags; what the
- * manuals leave undefined is left alone, or zero. CMP and TEST return what they compute, which is
- * not stored; XADD is ADD; for CMPXCHG dst is the accumulator and src the memory operand, compared
- * as CMP does; for BT* src is the bit number; for shifts src is the count. Any other op returns
- * src. */
+/* Executes INSN_ADD..INSN_CMPXCHG and MOVBE on `size`-byte operands (1, 2, 4, 8; upper bits of dst
+ * and src are ignored). Returns the zero-extended result and updates CF PF AF ZF SF OF in *rflags;
+ * what the manuals leave undefined is left alone, or zero. CMP and TEST return what they compute,
+ * which is not stored; CMPS and SCAS are CMP; XADD is ADD; for CMPXCHG dst is the accumulator and
+ * src the memory operand, compared as CMP does; for BT* src is the bit number; for shifts src is
+ * the count. Any other op returns src. */
 u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags);
 
 #endif
