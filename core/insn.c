@@ -124,10 +124,8 @@ struct decoder {
     u8 pos;
     bool overrun; /* a byte past the end was wanted (and read as 0): all else is meaningless */
     bool has_66;
-    bool lock;
     u8 rep; /* the last of F2h and F3h, or 0 */
     u8 rex;
-    u8 seg; /* override, or INSN_NO_REG */
     u8 modrm;
     u16 opcode; /* in the high byte: 0, 0Fh, or 38h for 0F 38 */
 };
@@ -166,15 +164,15 @@ static u8 decode_prefixes(struct decoder *d, struct insn *insn)
             continue;
         }
         if ((byte & 0xe7) == 0x26)
-            d->seg = long_mode ? d->seg : byte >> 3 & 3;
+            insn->seg = long_mode ? insn->seg : byte >> 3 & 3;
         else if ((byte & 0xfe) == 0x64)
-            d->seg = INSN_FS + (byte & 1);
+            insn->seg = INSN_FS + (byte & 1);
         else if (byte == 0x66)
             d->has_66 = true;
         else if (byte == 0x67)
             insn->addr_size = insn->mode == INSN_MODE_32 ? 2 : 4;
         else if (byte == 0xf0)
-            d->lock = true;
+            insn->lock = true;
         else if ((byte & 0xfe) == 0xf2)
             d->rep = byte;
         else
@@ -217,19 +215,19 @@ static u32 decode_opcode(struct decoder *d, struct insn *insn)
 
 static u8 resolve_size(const struct decoder *d, const struct insn *insn, u8 kind)
 {
-    static const u8 sizes[][2] = {
-        [KIND_Y] = {4, 8}, [KIND_PAIR] = {8, 16}, [KIND_1] = {1, 1},
-        [KIND_2] = {2, 2}, [KIND_4] = {4, 4},     [KIND_NAT] = {4, 8},
+    static const u8 sizes[][3] = {
+        [KIND_V] = {2, 4, 8},    [KIND_BV] = {2, 4, 8}, [KIND_BZ] = {2, 4, 4},
+        [KIND_PUSH] = {2, 8, 8}, [KIND_Y] = {4, 4, 8},  [KIND_PAIR] = {8, 8, 16},
+        [KIND_1] = {1, 1, 1},    [KIND_2] = {2, 2, 2},  [KIND_4] = {4, 4, 4},
+        [KIND_NAT] = {8, 8, 8},
     };
-    bool wide = d->rex & REX_W, long_mode = insn->mode == INSN_MODE_64;
+    bool narrow = (insn->mode == INSN_MODE_16) != d->has_66;
 
-    if (kind >= KIND_Y)
-        return sizes[kind][kind == KIND_NAT ? long_mode : wide];
     if ((kind == KIND_BV || kind == KIND_BZ) && !(d->opcode & 1))
         return 1;
-    if (wide || (kind == KIND_PUSH && long_mode && !d->has_66))
-        return kind == KIND_BZ ? 4 : 8;
-    return (insn->mode == INSN_MODE_16) != d->has_66 ? 2 : 4;
+    if (insn->mode != INSN_MODE_64 && (kind == KIND_PUSH || kind == KIND_NAT))
+        kind = kind == KIND_PUSH ? KIND_V : KIND_4;
+    return sizes[kind][d->rex & REX_W ? 2 : !narrow];
 }
 
 /* A byte register: without REX, 4..7 are AH, CH, DH and BH. */
@@ -246,15 +244,13 @@ static void decode_memory16(struct decoder *d, struct insn *insn)
     static const u8 bases[8] = {3, 3, 5, 5, 6, 7, 5, 3}; /* BX BX BP BP SI DI BP BX */
     u8 mod = d->modrm >> 6, rm = d->modrm & 7;
 
-    if (mod == 0 && rm == 6) {
-        insn->disp = sign_extend(fetch(d, 2), 2);
-        return;
-    }
-    insn->base = bases[rm];
+    if (mod == 0 && rm == 6)
+        mod = 2;
+    else
+        insn->base = bases[rm];
     if (rm < 4)
         insn->index = rm & 1 ? 7 : 6; /* DI SI */
-    if (mod)
-        insn->disp = sign_extend(fetch(d, mod), mod);
+    insn->disp = sign_extend(fetch(d, mod), mod);
 }
 
 static void decode_memory(struct decoder *d, struct insn *insn)
@@ -277,8 +273,7 @@ static void decode_memory(struct decoder *d, struct insn *insn)
     } else {
         insn->base = base | (d->rex & REX_B ? 8 : 0);
     }
-    if (disp_size)
-        insn->disp = sign_extend(fetch(d, disp_size), disp_size);
+    insn->disp = sign_extend(fetch(d, disp_size), disp_size);
 }
 
 static void decode_modrm(struct decoder *d, struct insn *insn, u32 entry)
@@ -308,17 +303,14 @@ static void decode_immediate(struct decoder *d, struct insn *insn, u32 entry)
     u8 kind = IMM_KIND(entry), size = MIN(insn->op_size, 4);
 
     insn->has_imm = kind != IMM_NONE && kind != IMM_OFFSET;
-    if (kind == IMM_OPERAND) {
-        insn->imm = (u64)sign_extend(fetch(d, size), size);
-    } else if (kind == IMM_SIGNED) {
-        insn->imm = (u64)sign_extend(fetch(d, 1), 1);
-    } else if (kind == IMM_BYTE) {
-        insn->imm = fetch(d, 1);
-    } else if (kind == IMM_ONE) {
-        insn->imm = 1;
-    } else if (kind == IMM_OFFSET) {
+    if (kind == IMM_OFFSET) {
         insn->has_mem = true;
         insn->disp = sign_extend(fetch(d, insn->addr_size), insn->addr_size);
+    } else if (kind == IMM_BYTE || kind == IMM_ONE) {
+        insn->imm = kind == IMM_ONE ? 1 : fetch(d, 1);
+    } else if (kind != IMM_NONE) {
+        size = kind == IMM_SIGNED ? 1 : size;
+        insn->imm = (u64)sign_extend(fetch(d, size), size);
     }
 }
 
@@ -337,11 +329,10 @@ static void decode_access(const struct decoder *d, struct insn *insn, u32 entry)
         insn->rep = d->rep;
         insn->repne = d->rep == 0xf2;
     }
-    insn->seg = insn->base == 4 || insn->base == 5 ? INSN_SS : INSN_DS;
     if (entry & F_DI)
         insn->seg = INSN_ES;
-    else if (d->seg != INSN_NO_REG)
-        insn->seg = d->seg;
+    else if (insn->seg == INSN_NO_REG)
+        insn->seg = insn->base == 4 || insn->base == 5 ? INSN_SS : INSN_DS;
     if (insn->has_mem) {
         insn->mem_write = insn->rm_is_dst && !(first_not_written >> insn->op & 1);
         insn->mem_read = !insn->rm_is_dst || !(first_not_read >> insn->op & 1);
@@ -354,31 +345,29 @@ static int check(const struct decoder *d, const struct insn *insn, u32 entry)
     const u64 lockable = (BIT(INSN_CMP) - BIT(INSN_ADD)) | (BIT(INSN_TEST) - BIT(INSN_BTS)) |
                          (BIT(INSN_MOV) - BIT(INSN_NOT));
 
-    if (d->lock && !(insn->mem_write && (lockable >> insn->op & 1)))
+    if (insn->lock && !(insn->mem_write && (lockable >> insn->op & 1)))
         return -E_INVAL;
     if (((entry & F_MEM) && !insn->has_mem) || ((entry & F_NP) && (d->has_66 || d->rep)))
         return -E_INVAL;
-    switch (insn->op) {
-    case INSN_MOV_CR:
-        return 0x11d >> insn->reg & 1 ? 0 : -E_INVAL; /* 0 2 3 4 8 */
-    case INSN_MOV_SREG:
-        return insn->reg <= INSN_GS ? 0 : -E_INVAL;
-    default:
-        return 0;
-    }
+    if (insn->op == INSN_MOV_CR && !(0x11d >> insn->reg & 1)) /* 0 2 3 4 8 */
+        return -E_INVAL;
+    return insn->op == INSN_MOV_SREG && insn->reg > INSN_GS ? -E_INVAL : 0;
 }
 
 int insn_decode(struct insn *insn, const u8 *bytes, size_t len, enum insn_mode mode)
 {
-    struct decoder d = {.bytes = bytes, .len = MIN(len, INSN_MAX_LENGTH), .seg = INSN_NO_REG};
+    struct decoder d = {.bytes = bytes, .len = MIN(len, INSN_MAX_LENGTH)};
     u32 entry;
 
-    *insn = (struct insn){
-        .mode = mode, .addr_size = mode, .base = INSN_NO_REG, .index = INSN_NO_REG, .scale = 1};
+    *insn = (struct insn){.mode = mode,
+                          .addr_size = mode,
+                          .seg = INSN_NO_REG,
+                          .base = INSN_NO_REG,
+                          .index = INSN_NO_REG,
+                          .scale = 1};
     entry = decode_opcode(&d, insn);
     if (entry) {
         insn->op = entry & OP_MASK;
-        insn->lock = d.lock;
         insn->rm_is_dst = entry & F_DST;
         insn->op_size = resolve_size(&d, insn, SIZE_KIND(entry));
         insn->mem_size = MEM_KIND(entry) ? resolve_size(&d, insn, MEM_KIND(entry)) : insn->op_size;
@@ -424,11 +413,16 @@ u64 insn_string_dst(const struct insn *insn, const u64 gprs[16], u64 es_base)
 #define FLAG_ZF BIT(6)
 #define FLAG_SF BIT(7)
 #define FLAG_OF BIT(11)
+#define FLAGS   (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
-static u64 result_flags(u64 result, u8 size)
+/* Ends an operation: those of its flags that are in `change`, and the result's own. */
+static u64 set_flags(u64 *rflags, u64 change, u64 flags, u64 result, u8 size)
 {
-    return (__builtin_parity(result & 0xff) ? 0 : FLAG_PF) | (result ? 0 : FLAG_ZF) |
-           (result >> (8 * size - 1) & 1 ? FLAG_SF : 0);
+    result = zero_extend(result, size);
+    flags |= (__builtin_parity(result & 0xff) ? 0 : FLAG_PF) | (result ? 0 : FLAG_ZF) |
+             (result >> (8 * size - 1) & 1 ? FLAG_SF : 0);
+    *rflags = (*rflags & ~change) | (flags & change);
+    return result;
 }
 
 /* Flags of an addition or subtraction: `carries` has the carry (borrow) out of each bit. */
@@ -445,52 +439,42 @@ static u64 alu_shift(enum insn_op op, u64 value, u8 count, u8 size, u64 *rflags)
 {
     u8 top = 8 * size - 1;
     bool left = op == INSN_ROL || op == INSN_RCL || op == INSN_SHL;
-    u64 carry = *rflags & FLAG_CF, flags, before = value;
+    u64 carry = *rflags & FLAG_CF, overflow = 0;
+    u64 change = op <= INSN_RCR ? FLAG_CF | FLAG_OF : FLAGS & ~FLAG_AF;
 
     count &= size == 8 ? 63 : 31;
     if (!count)
         return value;
     for (; count; count--) {
-        u64 out = left ? value >> top & 1 : value & 1;
+        u64 sign = value >> top & 1, out = left ? sign : value & 1;
         u64 in = op == INSN_ROL || op == INSN_ROR   ? out
                  : op == INSN_RCL || op == INSN_RCR ? carry
-                 : op == INSN_SAR                   ? value >> top & 1
+                 : op == INSN_SAR                   ? sign
                                                     : 0;
 
-        before = value;
-        value = left ? zero_extend(value << 1, size) | in : value >> 1 | in << top;
+        value = left ? value << 1 | in : value >> 1 | in << top;
+        overflow = (value >> top & 1) != sign ? FLAG_OF : 0;
         carry = out;
     }
-    flags = carry | ((before ^ value) >> top & 1 ? FLAG_OF : 0);
-    if (op <= INSN_RCR) {
-        *rflags = (*rflags & ~(FLAG_CF | FLAG_OF)) | flags;
-    } else {
-        *rflags = (*rflags & ~(FLAG_CF | FLAG_OF | FLAG_PF | FLAG_ZF | FLAG_SF)) | flags |
-                  result_flags(value, size);
-    }
-    return value;
+    return set_flags(rflags, change, carry | overflow, value, size);
 }
 
 static u64 alu_bit(enum insn_op op, u64 value, u64 src, u8 size, u64 *rflags)
 {
-    u64 mask = BIT(src & (8 * size - 1));
+    u64 bit = BIT(src & (8 * size - 1)), flags = value & bit ? FLAG_CF : 0;
 
-    *rflags = (*rflags & ~FLAG_CF) | (value & mask ? FLAG_CF : 0);
-    switch (op) {
-    case INSN_BTS:
-        return value | mask;
-    case INSN_BTR:
-        return value & ~mask;
-    case INSN_BTC:
-        return value ^ mask;
-    default:
-        return value;
-    }
+    if (op == INSN_BTS)
+        value |= bit;
+    else if (op == INSN_BTR)
+        value &= ~bit;
+    else if (op == INSN_BTC)
+        value ^= bit;
+    return set_flags(rflags, FLAG_CF, flags, value, size);
 }
 
 u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
 {
-    u64 change = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF, flags = 0, result;
+    u64 change = FLAGS, flags = 0, result;
     u64 carry = op == INSN_ADC || op == INSN_SBB ? *rflags & FLAG_CF : 0;
 
     dst = zero_extend(dst, size);
@@ -544,7 +528,5 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     default:
         return src;
     }
-    flags |= result_flags(result, size);
-    *rflags = (*rflags & ~change) | (flags & change);
-    return result;
+    return set_flags(rflags, change, flags, result, size);
 }
