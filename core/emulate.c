@@ -69,22 +69,8 @@ static u64 seg_base(const struct vcpu *v, u8 seg)
 
 /* ---- the instruction's bytes ---- */
 
-/* Adds to e->bytes up to the end of the page. */
-static int fetch_more(struct emulation *e)
-{
-    struct vcpu *v = e->v;
-    gva_t gva = seg_base(v, SOCLE_SEG_CS) + v->rip + e->fetched;
-    size_t n = MIN(sizeof(e->bytes) - e->fetched, PAGE_SIZE - (gva & ~PAGE_MASK));
-    int err =
-        gmem_read_linear(v, vcpu_is_64bit(v) ? gva : (u32)gva, e->bytes + e->fetched, n, PF_FETCH);
-
-    if (!err)
-        e->fetched = (u8)(e->fetched + n);
-    return err;
-}
-
-/* Fetches and decodes the instruction at rip, and says where the next one is. -E_OPNOTSUPP: not one
- * that the decoder knows. */
+/* Fetches the instruction at rip, page by page as far as needed, decodes it, and says where the
+ * next one is. -E_OPNOTSUPP: not one that the decoder knows. */
 static int decode(struct emulation *e)
 {
     struct vcpu *v = e->v;
@@ -92,9 +78,13 @@ static int decode(struct emulation *e)
     int err;
 
     do {
-        err = fetch_more(e);
+        gva_t gva = zero_extend(seg_base(v, SOCLE_SEG_CS) + v->rip + e->fetched, MAX(mode, 4));
+        u64 n = MIN(sizeof(e->bytes) - e->fetched, PAGE_SIZE - (gva & ~PAGE_MASK));
+
+        err = gmem_read_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
         if (err)
             return err;
+        e->fetched = (u8)(e->fetched + n);
         err = insn_decode(&e->insn, e->bytes, e->fetched, mode);
     } while (err == -E_AGAIN);
     if (err)
@@ -138,7 +128,7 @@ static enum vcpu_action leave(struct emulation *e, int err)
         return exit_fault(e->v);
     if (err == ASK_DOM0)
         return vcpu_exit(e->v, SOCLE_EXIT_MMIO);
-    return err && err != -E_FAULT ? exit_emulation(e) : VCPU_RESUME;
+    return err == -E_FAULT ? VCPU_RESUME : exit_emulation(e);
 }
 
 /* ---- operands in memory ---- */
@@ -176,19 +166,20 @@ static int target_of(struct vcpu *v, gpa_t gpa, u32 access)
 static int locate(struct emulation *e, struct operand *m, gva_t gva, u8 size, bool write)
 {
     u32 access = write ? PF_WRITE : 0;
+    bool known;
 
     m->size = size;
     m->first = (u8)MIN(size, PAGE_SIZE - (gva & ~PAGE_MASK));
+    m->gpa[0] = e->hint;
+    known = e->has_hint && e->hint_write == write && m->first == size &&
+            !((gva ^ e->hint) & ~PAGE_MASK);
     for (u8 part = 0; part < (m->first < size ? 2 : 1); part++) {
-        bool known = e->has_hint && e->hint_write == write && m->first == size &&
-                     !((gva ^ e->hint) & ~PAGE_MASK);
-        int target, err = 0;
+        int target = 0;
 
-        if (known)
-            m->gpa[0] = e->hint;
-        else
-            err = gmem_translate(e->v, gva + part * m->first, access, &m->gpa[part]);
-        target = err ? err : target_of(e->v, m->gpa[part], access);
+        if (!known)
+            target = gmem_translate(e->v, gva + part * m->first, access, &m->gpa[part]);
+        if (!target)
+            target = target_of(e->v, m->gpa[part], access);
         if (target < 0)
             return target;
         e->special |= target != TARGET_RAM;
@@ -313,10 +304,8 @@ static u64 source(const struct vcpu *v, const struct insn *i)
 
 static void set_reg(struct vcpu *v, const struct insn *i, u64 value)
 {
-    u64 *r = &v->gpr[i->reg];
-
     if (i->reg_high)
-        *r = (*r & ~0xff00ull) | (value & 0xff) << 8;
+        v->gpr[i->reg] = (v->gpr[i->reg] & ~0xff00ull) | (value & 0xff) << 8;
     else
         reg_put(v, i->reg, i->op_size, value);
 }

@@ -306,11 +306,14 @@ static void decode_immediate(struct decoder *d, struct insn *insn, u32 entry)
     if (kind == IMM_OFFSET) {
         insn->has_mem = true;
         insn->disp = sign_extend(fetch(d, insn->addr_size), insn->addr_size);
-    } else if (kind == IMM_BYTE || kind == IMM_ONE) {
-        insn->imm = kind == IMM_ONE ? 1 : fetch(d, 1);
-    } else if (kind != IMM_NONE) {
-        size = kind == IMM_SIGNED ? 1 : size;
+    } else if (kind == IMM_OPERAND) {
         insn->imm = (u64)sign_extend(fetch(d, size), size);
+    } else if (kind == IMM_SIGNED) {
+        insn->imm = (u64)sign_extend(fetch(d, 1), 1);
+    } else if (kind == IMM_BYTE) {
+        insn->imm = fetch(d, 1);
+    } else {
+        insn->imm = kind == IMM_ONE;
     }
 }
 
