@@ -428,13 +428,14 @@ static u64 set_flags(u64 *rflags, u64 change, u64 flags, u64 result, u8 size)
     return result;
 }
 
-/* Flags of an addition or subtraction: `carries` has the carry (borrow) out of each bit. */
-static u64 carry_flags(u64 carries, u64 overflow, u8 size)
+/* Flags of an addition or subtraction: `carries` has the carry (borrow) out of each bit. Overflow
+ * is where those into and out of the sign differ. */
+static u64 carry_flags(u64 carries, u8 size)
 {
     u8 top = 8 * size - 1;
 
     return (carries >> top & 1 ? FLAG_CF : 0) | (carries & 8 ? FLAG_AF : 0) |
-           (overflow >> top & 1 ? FLAG_OF : 0);
+           ((carries ^ carries << 1) >> top & 1 ? FLAG_OF : 0);
 }
 
 /* Shifts and rotates, one bit at a time: at most 63 steps, and exact for RCL and RCR too. */
@@ -499,8 +500,7 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     case INSN_XADD:
     case INSN_INC:
         result = zero_extend(dst + src + carry, size);
-        flags = carry_flags((dst & src) | ((dst | src) & ~result), (dst ^ result) & (src ^ result),
-                            size);
+        flags = carry_flags((dst & src) | ((dst | src) & ~result), size);
         break;
     case INSN_SUB:
     case INSN_SBB:
@@ -511,8 +511,7 @@ u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags)
     case INSN_NEG:
     case INSN_DEC:
         result = zero_extend(dst - src - carry, size);
-        flags =
-            carry_flags((~dst & src) | ((~dst | src) & result), (dst ^ src) & (dst ^ result), size);
+        flags = carry_flags((~dst & src) | ((~dst | src) & result), size);
         break;
     case INSN_AND:
     case INSN_TEST:
