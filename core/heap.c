@@ -2,13 +2,16 @@
 /* Pairing heap with two-pass merging. */
 #include "core/heap.h"
 
-/* Makes the one with the higher key the other's first child. The links of the result to its own
- * siblings are the caller's. */
+/* Makes the one with the higher key the other's first child; either may be NULL. The links of the
+ * result to its own siblings are the caller's. */
 static struct heap_node *meld(struct heap_node *a, struct heap_node *b)
 {
-    struct heap_node *top = heap_before(b->key, a->key) ? b : a;
-    struct heap_node *sub = top == a ? b : a;
+    struct heap_node *top, *sub;
 
+    if (!a || !b)
+        return a ? a : b;
+    top = heap_before(b->key, a->key) ? b : a;
+    sub = top == a ? b : a;
     sub->prev = top;
     sub->next = top->child;
     if (sub->next)
@@ -21,23 +24,16 @@ static struct heap_node *meld(struct heap_node *a, struct heap_node *b)
  * first. */
 static struct heap_node *merge_siblings(struct heap_node *list)
 {
-    struct heap_node *pairs = NULL;
-    struct heap_node *top;
+    struct heap_node *pairs = NULL, *top = NULL;
 
     while (list) {
-        struct heap_node *a = list;
-        struct heap_node *b = a->next;
+        struct heap_node *a = list, *b = a->next;
 
         list = b ? b->next : NULL;
-        if (b)
-            a = meld(a, b);
+        a = meld(a, b);
         a->next = pairs;
         pairs = a;
     }
-    top = pairs;
-    if (!top)
-        return NULL;
-    pairs = top->next;
     while (pairs) {
         struct heap_node *rest = pairs->next;
 
@@ -60,7 +56,7 @@ void heap_insert(struct heap *h, struct heap_node *n, u64 key)
 {
     n->key = key;
     n->child = NULL;
-    set_root(h, h->root ? meld(h->root, n) : n);
+    set_root(h, meld(h->root, n));
 }
 
 void heap_remove(struct heap *h, struct heap_node *n)
@@ -76,8 +72,7 @@ void heap_remove(struct heap *h, struct heap_node *n)
             n->prev->next = n->next;
         if (n->next)
             n->next->prev = n->prev;
-        if (sub)
-            set_root(h, meld(h->root, sub));
+        set_root(h, meld(h->root, sub));
     }
     n->prev = NULL;
 }

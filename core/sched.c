@@ -152,33 +152,30 @@ static struct runqueue *lock_home(struct sched_entity *e)
 /* ---- virtual time (rq's lock held)
  * --------------------------------------------------------------- */
 
-/* False where another processor's TSC has been ahead: then it is charged later. */
-static inline bool charge(const struct runqueue *rq, struct sched_entity *e, u64 now)
+static struct sched_entity *first_waiting(const struct runqueue *rq)
 {
-    u64 ran = now - rq->run_start;
+    struct heap_node *n = heap_first(&rq->queue);
 
-    if (unlikely((s64)ran <= 0))
-        return false;
-    e->run_tsc += ran;
-    e->vruntime += scale(ran, e->inverse);
-    return true;
+    return n ? container_of(n, struct sched_entity, node) : NULL;
 }
 
-static inline void raise_min(struct runqueue *rq, u64 vruntime)
-{
-    if (heap_before(rq->min_vruntime, vruntime))
-        rq->min_vruntime = vruntime;
-}
-
+/* Charges the current entity for what it ran. Where another processor's TSC has been ahead, that
+ * comes later. */
 static void account(struct runqueue *rq, u64 now)
 {
-    const struct heap_node *first = heap_first(&rq->queue);
+    const struct sched_entity *first = first_waiting(rq);
     struct sched_entity *e = rq->curr;
+    u64 ran = now - rq->run_start;
+    u64 lowest;
 
-    if (!e || !charge(rq, e, now))
+    if (!e || (s64)ran <= 0)
         return;
     rq->run_start = now;
-    raise_min(rq, first && heap_before(first->key, e->vruntime) ? first->key : e->vruntime);
+    e->run_tsc += ran;
+    e->vruntime += scale(ran, e->inverse);
+    lowest = first && heap_before(first->vruntime, e->vruntime) ? first->vruntime : e->vruntime;
+    if (heap_before(rq->min_vruntime, lowest))
+        rq->min_vruntime = lowest;
 }
 
 /* A sleeper keeps at most the boost. It can't be further ahead than when it went to sleep: then it
@@ -209,17 +206,12 @@ static u64 slice_of(const struct runqueue *rq)
     return MAX(params.min_slice, period * weight / (rq->weight + weight));
 }
 
-static u64 slice_end(const struct runqueue *rq)
-{
-    if (!rq->curr || !heap_first(&rq->queue))
-        return SCHED_NEVER;
-    return rq->slice_start + slice_of(rq);
-}
-
 static u64 next_event(const struct runqueue *rq)
 {
-    u64 end = slice_end(rq);
+    u64 end = SCHED_NEVER;
 
+    if (rq->curr && heap_first(&rq->queue))
+        end = rq->slice_start + slice_of(rq);
     return heap_first(&rq->timers) ? MIN(heap_first(&rq->timers)->key, end) : end;
 }
 
@@ -459,61 +451,64 @@ static inline void set_current(struct runqueue *rq, struct sched_entity *e, u64 
     rq->slice_start = now;
 }
 
-/* Whether curr makes room for the first in the queue. */
-static bool must_yield(const struct runqueue *rq, const struct sched_entity *first, u64 now)
-{
-    if (!heap_before(first->vruntime, rq->curr->vruntime))
-        return false;
-    return now - rq->slice_start >= slice_of(rq) || preempts(first, rq->curr);
-}
-
 /* The current entity or the first in the queue. An idle processor is told about what has to wait.
  */
 static struct sched_entity *decide(struct runqueue *rq, u64 now)
 {
-    struct heap_node *n = heap_first(&rq->queue);
-    struct sched_entity *first = n ? container_of(n, struct sched_entity, node) : NULL;
+    struct sched_entity *first = first_waiting(rq);
     struct sched_entity *curr = rq->curr;
+    bool over;
 
     if (!first)
         return curr;
-    if (curr && !must_yield(rq, first, now)) {
-        if (now - rq->slice_start >= slice_of(rq))
-            rq->slice_start = now;
-    } else {
+    over = curr && now - rq->slice_start >= slice_of(rq);
+    if (!curr || preempts(first, curr) || (over && heap_before(first->vruntime, curr->vruntime))) {
         dequeue(rq, first);
         if (curr)
             enqueue(rq, curr);
         set_idle(rq, false);
         set_current(rq, first, now);
+    } else if (over) {
+        rq->slice_start = now;
     }
-    n = heap_first(&rq->queue);
-    if (n && rq->kick == SCHED_NO_KICK)
-        rq->kick = first_cpu(container_of(n, struct sched_entity, node)->affinity, idle_cpus);
+    first = first_waiting(rq);
+    if (first && rq->kick == SCHED_NO_KICK)
+        rq->kick = first_cpu(first->affinity, idle_cpus);
     return rq->curr;
+}
+
+static struct sched_entity *first_movable(const struct runqueue *rq, u32 cpu)
+{
+    struct heap_node *n = heap_first(&rq->queue);
+
+    for (u32 seen = 0; n && seen < STEAL_SCAN; n = heap_next(n), seen++) {
+        struct sched_entity *e = container_of(n, struct sched_entity, node);
+
+        if (test_cpu(e->affinity, cpu) && !(flags_of(e) & SCHED_F_LOADED))
+            return e;
+    }
+    return NULL;
+}
+
+/* What other processors may know of a queue that they do not lock, or that is not there. */
+static u32 nr_of(const struct runqueue *rq)
+{
+    return rq ? __atomic_load_n(&rq->nr, __ATOMIC_RELAXED) : 0;
 }
 
 /* Takes an entity that may run on `cpu` out of src. It is then BLOCKED, on its way to `cpu`. */
 static struct sched_entity *take_from(struct runqueue *src, u32 cpu, u64 now)
 {
     struct sched_entity *e = NULL;
-    struct heap_node *n;
-    u32 seen = 0;
 
-    if (__atomic_load_n(&src->nr, __ATOMIC_RELAXED) < 2 || !spin_trylock(&src->lock))
+    if (nr_of(src) < 2 || src->cpu == cpu || !spin_trylock(&src->lock))
         return NULL;
-    for (n = heap_first(&src->queue); n && seen < STEAL_SCAN; n = heap_next(n), seen++) {
-        e = container_of(n, struct sched_entity, node);
-        if (test_cpu(e->affinity, cpu) && !(flags_of(e) & SCHED_F_LOADED))
-            break;
-        e = NULL;
-    }
-    if (e && src->nr >= 2) {
+    if (src->nr >= 2)
+        e = first_movable(src, cpu);
+    if (e) {
         account(src, now);
         leave(src, e, SCHED_BLOCKED);
         depart(src, e, cpu);
-    } else {
-        e = NULL;
     }
     spin_unlock(&src->lock);
     return e;
@@ -523,22 +518,14 @@ static struct sched_entity *take_from(struct runqueue *src, u32 cpu, u64 now)
  * entity keeps it: its processor runs it or is on the way to it. */
 static struct sched_entity *steal(u32 cpu, u64 now)
 {
-    struct runqueue *longest = NULL;
-    struct sched_entity *e;
-    u32 most = 1;
+    struct sched_entity *e = NULL;
+    u32 longest = cpu;
 
-    for (u32 i = 0; i < SCHED_MAX_CPUS; i++) {
-        u32 nr = queues[i] ? __atomic_load_n(&queues[i]->nr, __ATOMIC_RELAXED) : 0;
-
-        if (i != cpu && nr > most) {
-            most = nr;
-            longest = queues[i];
-        }
-    }
-    e = longest ? take_from(longest, cpu, now) : NULL;
-    for (u32 i = 0; i < SCHED_MAX_CPUS && longest && !e; i++)
-        if (i != cpu && queues[i])
-            e = take_from(queues[i], cpu, now);
+    for (u32 i = 0; i < SCHED_MAX_CPUS; i++)
+        if (nr_of(queues[i]) > nr_of(queues[longest]))
+            longest = i;
+    for (u32 i = 0; i < SCHED_MAX_CPUS && longest != cpu && !e; i++)
+        e = take_from(queues[(longest + i) % SCHED_MAX_CPUS], cpu, now);
     return e;
 }
 
@@ -608,10 +595,9 @@ static inline bool swap(struct runqueue *rq, struct sched_entity *from, enum sch
                         struct sched_entity *to, enum sched_state was, u64 now)
 {
     if (heap_first(&rq->queue) || sched_cpu(to) != rq->cpu || to->state != was ||
-        (flags_of(to) & ~SCHED_F_LOADED) || !test_cpu(to->affinity, rq->cpu) ||
-        !charge(rq, from, now))
+        (flags_of(to) & ~SCHED_F_LOADED) || !test_cpu(to->affinity, rq->cpu))
         return false;
-    raise_min(rq, from->vruntime);
+    account(rq, now);
     from->lag = (s64)(from->vruntime - rq->min_vruntime);
     set_state(from, state);
     limit_boost(rq, to);
@@ -638,16 +624,14 @@ static void pull(struct runqueue *rq, struct sched_entity *to, u64 now)
 static __attribute__((noinline)) int handoff(struct runqueue *rq, struct sched_entity *from,
                                              struct sched_entity *to, u64 now)
 {
-    u32 flags = flags_of(from);
+    u32 flags;
     int ret = 0;
 
     ASSERT(rq->curr == from);
-    if (sched_cpu(to) != rq->cpu) {
-        spin_unlock(&rq->lock);
-        pull(rq, to, now);
-        spin_lock(&rq->lock);
-        flags = flags_of(from);
-    }
+    spin_unlock(&rq->lock);
+    pull(rq, to, now);
+    spin_lock(&rq->lock);
+    flags = flags_of(from);
     if (flags & SCHED_F_WAKE) {
         clear_flags(from, SCHED_F_WAKE);
         ret = -E_AGAIN;
@@ -674,25 +658,20 @@ int sched_handoff(struct runqueue *rq, struct sched_entity *from, struct sched_e
     return 0;
 }
 
-/* The long way; releases rq's lock. */
-static __attribute__((noinline)) int handback(struct runqueue *rq, struct sched_entity *from,
-                                              struct sched_entity *to, u64 now)
-{
-    ASSERT(rq->curr == from);
-    account(rq, now);
-    leave(rq, from, SCHED_STOPPED);
-    spin_unlock(&rq->lock);
-    return sched_wake(to, now);
-}
-
 int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to, u64 now)
 {
+    bool swapped;
+
     spin_lock(&rq->lock);
-    if (unlikely(!swap(rq, from, SCHED_STOPPED, to, SCHED_BLOCKED, now)))
-        return handback(rq, from, to, now);
+    ASSERT(rq->curr == from);
+    swapped = swap(rq, from, SCHED_STOPPED, to, SCHED_BLOCKED, now);
+    if (!swapped) {
+        account(rq, now);
+        leave(rq, from, SCHED_STOPPED);
+    }
     clear_flags(from, SCHED_F_WAKE | SCHED_F_STOP);
     spin_unlock(&rq->lock);
-    return SCHED_NO_KICK;
+    return swapped ? SCHED_NO_KICK : sched_wake(to, now);
 }
 
 /* ---- events
