@@ -38,11 +38,8 @@ static bool matches(const struct doorbell *b, u64 addr, u8 len, u64 data, bool p
 {
     u8 wanted = (u8)b->flags;
 
-    if (b->addr != addr || !!(b->flags & SOCLE_DOORBELL_PIO) != pio)
-        return false;
-    if (wanted && wanted != len)
-        return false;
-    return !(b->flags & SOCLE_DOORBELL_MATCH) || b->data == data;
+    return b->addr == addr && !!(b->flags & SOCLE_DOORBELL_PIO) == pio &&
+           (!wanted || wanted == len) && (!(b->flags & SOCLE_DOORBELL_MATCH) || b->data == data);
 }
 
 bool doorbell_ring(struct domain *d, u64 addr, u8 len, u64 data, bool pio)
@@ -64,18 +61,15 @@ bool doorbell_ring(struct domain *d, u64 addr, u8 len, u64 data, bool pio)
     return b;
 }
 
-static bool same(const struct doorbell *a, const struct doorbell *b)
-{
-    return a->addr == b->addr && a->flags == b->flags && a->data == b->data;
-}
-
-/* The link that leads to an equal entry, or NULL. */
+/* The link that leads to an entry for the same writes, or to the end of its chain. */
 static struct doorbell **find_link(struct doorbell_table *t, const struct doorbell *b)
 {
-    for (struct doorbell **link = &t->head[hash(b->addr)]; *link; link = &(*link)->next)
-        if (same(*link, b))
-            return link;
-    return NULL;
+    struct doorbell **link = &t->head[hash(b->addr)];
+    const struct doorbell *e;
+
+    while ((e = *link) && (e->addr != b->addr || e->flags != b->flags || e->data != b->data))
+        link = &(*link)->next;
+    return link;
 }
 
 static int parse(struct doorbell *b, u64 addr, u64 info, u64 data)
@@ -114,18 +108,17 @@ static int add_page(struct domain *d, struct doorbell_table *t)
 
 static int insert(struct domain *d, struct doorbell_table *t, const struct doorbell *b)
 {
-    struct doorbell **head = &t->head[hash(b->addr)], *entry;
+    struct doorbell **end = find_link(t, b), *entry;
     int err = t->free ? 0 : add_page(d, t);
 
-    if (find_link(t, b))
+    if (*end)
         return -E_EXIST;
     if (err)
         return err;
     entry = t->free;
     t->free = entry->next;
     *entry = *b;
-    entry->next = *head;
-    *head = entry;
+    *end = entry;
     return 0;
 }
 
@@ -171,14 +164,14 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
         return err ? err : -E_NOENT;
     spin_lock(&t->lock);
     link = find_link(t, &b);
-    if (link) {
-        entry = *link;
+    entry = *link;
+    if (entry) {
         *link = entry->next;
         entry->next = t->free;
         t->free = entry;
     }
     spin_unlock(&t->lock);
-    return link ? 0 : -E_NOENT;
+    return entry ? 0 : -E_NOENT;
 }
 
 void doorbell_free_all(struct domain *d)

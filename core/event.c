@@ -10,23 +10,10 @@
 #define EVENTS_SLOT SOCLE_MAX_VCPUS /* of the shared pages: behind those of the vCPUs */
 
 static struct spinlock registering; /* tried, never waited for */
-static struct spinlock lock;
+static struct spinlock lock;        /* while it is held, the page cannot go away */
 static struct socle_events *events;
 static pfn_t events_pfn;
 static u8 events_vector;
-
-/* Under the lock, so that the page cannot go away meanwhile. */
-static bool set_bits(u32 port)
-{
-    struct socle_events *e = events;
-    u32 word = port / 64;
-
-    if (!e)
-        return false;
-    __atomic_fetch_or(&e->pending[word], BIT(port % 64), __ATOMIC_SEQ_CST);
-    __atomic_fetch_or(&e->summary[word / 64], BIT(word % 64), __ATOMIC_SEQ_CST);
-    return true;
-}
 
 /* Dom0's vCPU on this processor, or any other whose local APIC is on: dom0 may have stopped using
  * one. */
@@ -44,49 +31,52 @@ static struct vcpu *receiver(void)
 
 void event_raise(u32 port)
 {
+    struct socle_events *e;
     struct vcpu *v;
-    bool set;
+    u32 word = port / 64;
+    u8 vector;
 
     if (port >= SOCLE_EVENT_PORTS)
         return;
     spin_lock(&lock);
-    set = set_bits(port);
+    e = events;
+    vector = events_vector;
+    if (e) {
+        __atomic_fetch_or(&e->pending[word], BIT(port % 64), __ATOMIC_SEQ_CST);
+        __atomic_fetch_or(&e->summary[word / 64], BIT(word % 64), __ATOMIC_SEQ_CST);
+    }
     spin_unlock(&lock);
-    v = set ? receiver() : NULL;
+    v = e ? receiver() : NULL;
     if (v)
-        vcpu_post(v, events_vector, false);
+        vcpu_post(v, vector, false);
 }
 
-static struct socle_events *replace(struct socle_events *e, pfn_t pfn, u8 vector)
+static void replace(struct socle_events *e, u8 vector)
 {
-    struct socle_events *old;
-
     spin_lock(&lock);
-    old = events;
     events = e;
-    events_pfn = pfn;
     events_vector = vector;
     spin_unlock(&lock);
-    return old;
 }
 
 static void unregister(void)
 {
-    pfn_t pfn = events_pfn;
-
-    if (!replace(NULL, 0, 0))
+    if (!events)
         return;
+    replace(NULL, 0);
     paging_unmap_shared(EVENTS_SLOT);
-    frame_unpin_shared(pfn);
+    frame_unpin_shared(events_pfn);
 }
 
 static int register_page(u64 gpa, u8 vector)
 {
     int err = events ? -E_BUSY : frame_pin_shared(gpa >> PAGE_SHIFT);
 
-    if (!err)
-        replace(paging_map_shared(EVENTS_SLOT, gpa), gpa >> PAGE_SHIFT, vector);
-    return err;
+    if (err)
+        return err;
+    events_pfn = gpa >> PAGE_SHIFT;
+    replace(paging_map_shared(EVENTS_SLOT, gpa), vector);
+    return 0;
 }
 
 int event_register(u64 gpa, u64 vector)

@@ -32,9 +32,9 @@ static int highest_bit(const u64 *map)
  * passed on when its vector is the highest of those held. */
 static void end_level_interrupts(struct pcpu *cpu)
 {
-    for (int v = highest_bit(cpu->level_held); v >= 0; v = highest_bit(cpu->level_held)) {
-        if (!test_and_clear(cpu->level_done, (u8)v))
-            return;
+    int v;
+
+    while ((v = highest_bit(cpu->level_held)) >= 0 && test_and_clear(cpu->level_done, (u8)v)) {
         test_and_clear(cpu->level_held, (u8)v);
         apic_eoi();
     }
@@ -58,25 +58,18 @@ static void forward_to_dom0(struct pcpu *cpu, u8 vector)
     vcpu_post(cpu->dom0, vector, level);
 }
 
-static void request_decision(struct pcpu *cpu)
-{
-    if (cpu->current)
-        vcpu_set_pending(cpu->current, PENDING_RESCHED);
-}
-
 void irq_physical(u8 vector)
 {
     struct pcpu *cpu = this_cpu();
 
     switch (vector) {
     case APIC_VECTOR_TIMER:
-        apic_eoi();
-        cpu->timer_deadline = ~0ull;
-        request_decision(cpu);
-        break;
     case APIC_VECTOR_KICK:
         apic_eoi();
-        request_decision(cpu);
+        if (vector == APIC_VECTOR_TIMER)
+            cpu->timer_deadline = ~0ull;
+        if (cpu->current)
+            vcpu_set_pending(cpu->current, PENDING_RESCHED);
         break;
     case APIC_VECTOR_STOP:
         cpu_halt_forever();
@@ -92,18 +85,11 @@ void irq_physical(u8 vector)
     pcpu_flush_host_pending();
 }
 
-static bool in_shorthand(const struct vcpu *v, const struct vcpu *from, u8 shorthand)
-{
-    if (shorthand == APIC_TO_SELF)
-        return v == from;
-    return shorthand == APIC_TO_ALL || v != from;
-}
-
 static bool addressed(const struct vcpu *v, const struct vcpu *from, const struct apic_msg *msg)
 {
-    if (msg->shorthand != APIC_TO_DEST)
-        return in_shorthand(v, from, msg->shorthand);
-    return vlapic_match(&v->lapic, msg->dest, msg->logical);
+    if (msg->shorthand == APIC_TO_DEST)
+        return vlapic_match(&v->lapic, msg->dest, msg->logical);
+    return msg->shorthand == APIC_TO_ALL || (msg->shorthand == APIC_TO_SELF) == (v == from);
 }
 
 /* One vCPU takes the message: true, or false where its local APIC refuses. */
@@ -135,29 +121,18 @@ static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
 }
 
 /* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need. */
-static int deliver_to_one(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
-{
-    u32 n = d->vcpu_count;
-
-    for (u32 i = 0; i < n; i++) {
-        struct vcpu *v = d->vcpus[(i + msg->vector) % n];
-
-        if (addressed(v, from, msg) && deliver_to(v, msg))
-            return 1;
-    }
-    return 0;
-}
-
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 {
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
+    int limit = msg->mode == APIC_LOWEST ? 1 : (int)n;
     int taken = 0;
 
-    if (msg->mode == APIC_LOWEST)
-        return n ? deliver_to_one(d, from, msg) : 0;
-    for (u32 i = 0; i < n; i++)
-        if (addressed(d->vcpus[i], from, msg))
-            taken += deliver_to(d->vcpus[i], msg);
+    for (u32 i = 0; i < n && taken < limit; i++) {
+        struct vcpu *v = d->vcpus[(i + msg->vector) % n];
+
+        if (addressed(v, from, msg))
+            taken += deliver_to(v, msg);
+    }
     return taken;
 }
 
