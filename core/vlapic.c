@@ -34,29 +34,26 @@ struct reg_rule {
 
 #define HELD(mask)            ((struct reg_rule){mask, 0, RD, 0})
 #define PLAIN(mask, effect)   ((struct reg_rule){mask, 0, RD | WR, effect})
-#define LVT(mask, ro, effect) ((struct reg_rule){mask, ro, RD | WR, VLAPIC_LVT | (effect)})
+#define LVT(mask, ro, effect) ((struct reg_rule){mask, ro, RD | WR, effect})
 
 /* SDM vol. 3, tables 10-1 and 10-6. Reserved bits are ignored in xAPIC mode, #GP in x2APIC mode. */
 static const struct reg_rule rules[VLAPIC_REGS] = {
-    [VLAPIC_REG_ID] = HELD(0),
-    [VLAPIC_REG_VERSION] = HELD(0),
-    [VLAPIC_REG_TPR] = PLAIN(0xff, VLAPIC_TPR),
+    [VLAPIC_REG_ID... VLAPIC_REG_VERSION] = HELD(0),
+    [VLAPIC_REG_TPR] = PLAIN(0xff, 0),
     [VLAPIC_REG_APR] = {0, 0, X_RD, 0},
     [VLAPIC_REG_PPR] = HELD(0),
     [VLAPIC_REG_EOI] = {0, 0, X_RD | WR, 0},
     [VLAPIC_REG_RRD] = {0, 0, X_RD, 0},
     [VLAPIC_REG_LDR] = {0xff000000, 0, RD | X_WR, VLAPIC_DEST},
     [VLAPIC_REG_DFR] = {0xf0000000, 0, X_RD | X_WR, VLAPIC_DEST},
-    [VLAPIC_REG_SVR] = PLAIN(0x3ff, VLAPIC_SVR),
+    [VLAPIC_REG_SVR] = PLAIN(0x3ff, 0),
     [VLAPIC_REG_ISR... VLAPIC_REG_IRR + 7] = HELD(0xffffffff),
     [VLAPIC_REG_ESR] = PLAIN(0, 0),
     [VLAPIC_REG_ICR] = {0xccfff, ICR_BUSY, RD | WR, 0},
     [VLAPIC_REG_ICR2] = {0xff000000, 0, X_RD | X_WR, 0},
     [VLAPIC_REG_LVT_TIMER] = LVT(0x700ff, 0x1000, VLAPIC_TIMER),
-    [VLAPIC_REG_LVT_THERMAL] = LVT(0x107ff, 0x1000, 0),
-    [VLAPIC_REG_LVT_PMC] = LVT(0x107ff, 0x1000, 0),
-    [VLAPIC_REG_LVT_LINT0] = LVT(0x1a7ff, 0x5000, 0),
-    [VLAPIC_REG_LVT_LINT1] = LVT(0x1a7ff, 0x5000, 0),
+    [VLAPIC_REG_LVT_THERMAL... VLAPIC_REG_LVT_PMC] = LVT(0x107ff, 0x1000, 0),
+    [VLAPIC_REG_LVT_LINT0... VLAPIC_REG_LVT_LINT1] = LVT(0x1a7ff, 0x5000, 0),
     [VLAPIC_REG_LVT_ERROR] = LVT(0x100ff, 0x1000, 0),
     [VLAPIC_REG_TMICT] = PLAIN(0xffffffff, VLAPIC_TIMER),
     [VLAPIC_REG_TMCCT] = HELD(0),
@@ -113,16 +110,21 @@ static inline int isr_highest(const struct vlapic *l)
     return vector_highest(&l->reg[VLAPIC_REG_ISR], l->isr_words);
 }
 
+static bool software_enabled(const struct vlapic *l)
+{
+    return reg_get(l, VLAPIC_REG_SVR) & APIC_SVR_ENABLE;
+}
+
 bool vlapic_accepts(const struct vlapic *l)
 {
-    return vlapic_mode(l) != VLAPIC_DISABLED && (reg_get(l, VLAPIC_REG_SVR) & APIC_SVR_ENABLE);
+    return vlapic_mode(l) != VLAPIC_DISABLED && software_enabled(l);
 }
 
 bool vlapic_post(struct vlapic *l, u8 vector, bool level)
 {
-    u64 bit = BIT(vector % 64);
-    u64 *levels = &l->pir_level[vector / 64];
-    u64 old;
+    u32 bit = 1u << (vector % 32);
+    u32 *levels = &l->pir_level[vector / 32];
+    u32 old;
 
     if (vector < 16)
         return false;
@@ -132,20 +134,9 @@ bool vlapic_post(struct vlapic *l, u8 vector, bool level)
         else
             __atomic_fetch_and(levels, ~bit, __ATOMIC_RELAXED);
     }
-    old = __atomic_fetch_or(&l->pir[vector / 64], bit, __ATOMIC_RELEASE);
+    old = __atomic_fetch_or(&l->pir[vector / 32], bit, __ATOMIC_RELEASE);
     __atomic_store_n(&l->pir_pending, 1, __ATOMIC_RELEASE);
     return !(old & bit);
-}
-
-static void irr_merge(struct vlapic *l, u32 word, u32 vectors, u32 levels)
-{
-    u32 *tmr = &l->reg[VLAPIC_REG_TMR + word];
-
-    if (!vectors)
-        return;
-    l->reg[VLAPIC_REG_IRR + word] |= vectors;
-    l->irr_words |= (u8)(1u << word);
-    *tmr = (*tmr & ~vectors) | (levels & vectors);
 }
 
 void vlapic_sync(struct vlapic *l)
@@ -155,7 +146,8 @@ void vlapic_sync(struct vlapic *l)
     /* The flag goes down before the words are read: a bit that comes later raises it again. */
     __atomic_exchange_n(&l->pir_pending, 0, __ATOMIC_ACQ_REL);
     for (u32 i = 0; i < ARRAY_SIZE(l->pir); i++) {
-        u64 bits, levels;
+        u32 *tmr = &l->reg[VLAPIC_REG_TMR + i];
+        u32 bits, levels;
 
         if (!__atomic_load_n(&l->pir[i], __ATOMIC_RELAXED))
             continue;
@@ -163,8 +155,9 @@ void vlapic_sync(struct vlapic *l)
         levels = __atomic_load_n(&l->pir_level[i], __ATOMIC_RELAXED);
         if (vlapic_mode(l) == VLAPIC_DISABLED)
             continue;
-        irr_merge(l, i * 2, (u32)bits, (u32)levels);
-        irr_merge(l, i * 2 + 1, (u32)(bits >> 32), (u32)(levels >> 32));
+        l->reg[VLAPIC_REG_IRR + i] |= bits;
+        l->irr_words |= (u8)(1u << i);
+        *tmr = (*tmr & ~bits) | (levels & bits);
     }
 }
 
@@ -245,14 +238,12 @@ static void lvt_mask_all(struct vlapic *l)
         reg_set(l, i, l->reg[i] | APIC_LVT_MASKED);
 }
 
-static bool lint_is(const struct vlapic *l, enum vlapic_reg reg, enum apic_delivery mode)
-{
-    return (l->reg[reg] & (APIC_LVT_MASKED | 0x700)) == (u32)mode << 8;
-}
-
 bool vlapic_accepts_extint(const struct vlapic *l)
 {
-    return vlapic_mode(l) == VLAPIC_DISABLED || lint_is(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT);
+    u32 lvt = l->reg[VLAPIC_REG_LVT_LINT0];
+
+    return vlapic_mode(l) == VLAPIC_DISABLED || (lvt & (APIC_LVT_MASKED | 0x700)) == APIC_EXTINT
+                                                                                         << 8;
 }
 
 /* ---- timer ---- */
@@ -452,7 +443,7 @@ int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect
     e->flags = VLAPIC_MODE | VLAPIC_DEST;
     if (vlapic_mode(l) == VLAPIC_DISABLED) {
         registers_reset(l);
-        e->flags |= VLAPIC_TIMER | VLAPIC_SVR | VLAPIC_LVT | VLAPIC_TPR;
+        e->flags |= VLAPIC_TIMER;
     }
     return 0;
 }
@@ -486,7 +477,7 @@ static void self_ipi(struct vlapic *l, u8 vector)
     if (vector < 16)
         error_raise(l, ESR_SEND_VEC);
     else if (vlapic_accepts(l))
-        irr_merge(l, vector / 32, 1u << (vector % 32), 0);
+        vlapic_post(l, vector, false);
 }
 
 /* ICR was written: what the sender itself does (SDM vol. 3, 10.6.1). */
@@ -518,16 +509,6 @@ static void eoi_write(struct vlapic *l, struct vlapic_effect *e)
     }
 }
 
-/* Software-disabling masks the LVT (SDM vol. 3, 10.4.7.2). */
-static void svr_write(struct vlapic *l, u32 value, struct vlapic_effect *e)
-{
-    reg_set(l, VLAPIC_REG_SVR, value);
-    if (value & APIC_SVR_ENABLE)
-        return;
-    lvt_mask_all(l);
-    e->flags |= VLAPIC_LVT;
-}
-
 /* Timer mode 3 is reserved; where it can't be refused it counts as mode 2. ICR keeps its reserved
  * bits in xAPIC mode, as KVM's does. */
 static u32 reg_held(u32 reg, u32 value)
@@ -544,14 +525,17 @@ static u32 reg_held(u32 reg, u32 value)
 static void reg_write(struct vlapic *l, u32 reg, u32 value, u64 now, struct vlapic_effect *e)
 {
     e->flags |= rules[reg].effect;
-    if ((rules[reg].effect & VLAPIC_LVT) && !(l->reg[VLAPIC_REG_SVR] & APIC_SVR_ENABLE))
+    /* Software-disabling masks the LVT and keeps it masked (SDM vol. 3, 10.4.7.2). */
+    if (reg >= VLAPIC_REG_LVT_TIMER && reg <= VLAPIC_REG_LVT_ERROR && !software_enabled(l))
         value |= APIC_LVT_MASKED;
     switch (reg) {
     case VLAPIC_REG_EOI:
         eoi_write(l, e);
         break;
     case VLAPIC_REG_SVR:
-        svr_write(l, value, e);
+        reg_set(l, reg, value);
+        if (!software_enabled(l))
+            lvt_mask_all(l);
         break;
     case VLAPIC_REG_ESR:
         reg_set(l, reg, l->esr_pending);
@@ -605,67 +589,51 @@ void vlapic_mmio_write(struct vlapic *l, u32 offset, u32 value, u64 now, struct 
         reg_write(l, offset >> 4, reg_held(offset >> 4, value), now, e);
 }
 
-static int x2apic_read(struct vlapic *l, u32 reg, u64 now, u64 *value)
-{
-    if (!is_x2apic(l) || reg >= VLAPIC_REGS || !(rules[reg].access & RD))
-        return -E_INVAL;
-    *value = reg_read(l, reg, now);
-    if (reg == VLAPIC_REG_ICR)
-        *value |= (u64)l->reg[VLAPIC_REG_ICR2] << 32;
-    return 0;
-}
-
 int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value)
 {
+    u32 reg = msr - MSR_X2APIC;
+
     if (msr == MSR_TSC_DEADLINE)
         *value = l->tsc_deadline;
     else if (msr == MSR_APIC_BASE)
         *value = l->base;
-    else if (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST)
-        return x2apic_read(l, msr - MSR_X2APIC, now, value);
-    else
+    else if (!is_x2apic(l) || reg >= VLAPIC_REGS || !(rules[reg].access & RD))
         return -E_INVAL;
+    else
+        *value = reg_read(l, reg, now);
+    if (msr == MSR_X2APIC + VLAPIC_REG_ICR)
+        *value |= (u64)l->reg[VLAPIC_REG_ICR2] << 32;
     return 0;
 }
 
 static int x2apic_write(struct vlapic *l, u32 reg, u64 value, u64 now, struct vlapic_effect *e)
 {
-    const struct reg_rule *rule;
-
-    if (!is_x2apic(l) || reg >= VLAPIC_REGS)
+    if (!is_x2apic(l) || reg >= VLAPIC_REGS || !(rules[reg].access & (WR | X2_WR)))
         return -E_INVAL;
-    rule = &rules[reg];
-    if (!(rule->access & (WR | X2_WR)) || ((u32)value & ~(rule->holds | rule->ignored)))
+    if ((u32)value & ~(rules[reg].holds | rules[reg].ignored))
+        return -E_INVAL;
+    if (reg == VLAPIC_REG_LVT_TIMER && (value & LVT_TIMER_MODE) == LVT_TIMER_MODE)
         return -E_INVAL;
     if (reg == VLAPIC_REG_ICR)
         reg_set(l, VLAPIC_REG_ICR2, (u32)(value >> 32));
     else if (value >> 32)
         return -E_INVAL;
-    if (reg == VLAPIC_REG_LVT_TIMER && (value & LVT_TIMER_MODE) == LVT_TIMER_MODE)
-        return -E_INVAL;
-    reg_write(l, reg, (u32)value & rule->holds, now, e);
+    reg_write(l, reg, (u32)value & rules[reg].holds, now, e);
     return 0;
 }
 
 int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapic_effect *e)
 {
     e->flags = 0;
-    if (msr == MSR_X2APIC + VLAPIC_REG_EOI && !value && is_x2apic(l)) {
-        eoi_write(l, e);
-        return 0;
-    }
-    if (msr == MSR_TSC_DEADLINE) {
-        if (timer_mode(l) != TIMER_TSC)
-            return 0;
-        timer_arm_tsc(l, value, now);
-        e->flags = VLAPIC_TIMER;
-        return 0;
-    }
     if (msr == MSR_APIC_BASE)
         return vlapic_set_base(l, value, false, e);
-    if (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)
-        return -E_INVAL;
-    return x2apic_write(l, msr - MSR_X2APIC, value, now, e);
+    if (msr != MSR_TSC_DEADLINE)
+        return x2apic_write(l, msr - MSR_X2APIC, value, now, e);
+    if (timer_mode(l) == TIMER_TSC) {
+        timer_arm_tsc(l, value, now);
+        e->flags = VLAPIC_TIMER;
+    }
+    return 0;
 }
 
 /* ---- saved state ---- */

@@ -12,13 +12,12 @@
 #include "core/types.h"
 #include "core/x86.h"
 
-#define APIC_BASE_ADDRESS \
-    0xfee00000ull /* where a guest finds the registers; only dom0 moves them */
-#define APIC_BASE_EXTD 0x400ull
+/* Where a guest finds the registers; only dom0 moves them. */
+#define APIC_BASE_ADDRESS 0xfee00000ull
+#define APIC_BASE_EXTD    0x400ull
 
-#define MSR_X2APIC                                                                 \
-    0x800u /* register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory \
-            */
+/* Register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory. */
+#define MSR_X2APIC 0x800u
 
 enum vlapic_reg {
     VLAPIC_REG_ID = 0x02,
@@ -54,10 +53,10 @@ enum vlapic_reg {
 #define APIC_LVT_MASKED 0x10000u
 
 #define VLAPIC_NEVER (~0ull)
-#define VLAPIC_MIN_PERIOD_NS \
-    20000u /* shorter periods are stretched: no guest may keep Socle busy */
-#define VLAPIC_STATE_BYTES 1024
-#define APIC_DEST_ALL      0xffffffffu
+/* Shorter periods are stretched: no guest may keep Socle busy. */
+#define VLAPIC_MIN_PERIOD_NS 20000u
+#define VLAPIC_STATE_BYTES   1024
+#define APIC_DEST_ALL        0xffffffffu
 
 enum vlapic_mode { VLAPIC_DISABLED, VLAPIC_XAPIC, VLAPIC_X2APIC };
 
@@ -89,10 +88,7 @@ struct apic_msg {
 #define VLAPIC_EOI   0x02u /* eoi_vector, level-triggered, has ended: tell the IOAPIC */
 #define VLAPIC_TIMER 0x04u /* vlapic_timer_deadline() may be another */
 #define VLAPIC_DEST  0x08u /* LDR, DFR or mode: what vlapic_match() finds may be another */
-#define VLAPIC_SVR   0x10u
-#define VLAPIC_LVT   0x20u /* an LVT entry changed */
-#define VLAPIC_TPR   0x40u
-#define VLAPIC_MODE  0x80u /* vlapic_mode() changed */
+#define VLAPIC_MODE  0x10u /* vlapic_mode() changed */
 
 struct vlapic_effect {
     u32 flags; /* VLAPIC_*; the other fields are only set if it says so */
@@ -116,9 +112,9 @@ struct vlapic {
     u64 ns_per_tsc;
 
     /* What other processors write: a bit per vector, and then the flag. */
-    u64 pir[4] ALIGNED(64);
+    u32 pir[8] ALIGNED(64);
     u8 pir_pending;
-    u64 pir_level[4]; /* trigger mode of the vectors in pir */
+    u32 pir_level[8]; /* trigger mode of the vectors in pir */
 };
 
 /* A power-up reset follows. tsc_khz: of the host, not 0. */

@@ -264,13 +264,13 @@ static void test_software_disable(void **state)
     xwrite(VLAPIC_REG_LVT_LINT1, 0x400);
     assert_true(vlapic_accepts(&apic));
     xwrite(VLAPIC_REG_SVR, 0xff);
-    assert_int_equal(eff.flags, VLAPIC_SVR | VLAPIC_LVT);
+    assert_int_equal(eff.flags, 0);
     assert_false(vlapic_accepts(&apic));
     assert_false(vlapic_accepts_extint(&apic));
     xwrite(VLAPIC_REG_LVT_LINT0, 0x700); /* stays masked */
     assert_int_equal(xread(VLAPIC_REG_LVT_LINT0), 0x10700);
     xwrite(VLAPIC_REG_SVR, 0x1ff);
-    assert_int_equal(eff.flags, VLAPIC_SVR);
+    assert_int_equal(eff.flags, 0);
     assert_int_equal(xread(VLAPIC_REG_LVT_LINT0), 0x10700);
 }
 
@@ -350,7 +350,7 @@ static void test_tpr(void **state)
     assert_false(vlapic_blocked_by_tpr(&apic));
     take(0x55);
     xwrite(VLAPIC_REG_TPR, 0x5a);
-    assert_int_equal(eff.flags, VLAPIC_TPR);
+    assert_int_equal(eff.flags, 0);
     assert_int_equal(vlapic_cr8(&apic), 5);
     assert_int_equal(vlapic_ppr(&apic), 0x5a);
     xwrite(VLAPIC_REG_TPR, 0x4f);
@@ -876,7 +876,7 @@ static void test_concurrent_post(void **state)
     for (u32 i = 0; i < POSTERS; i++)
         all += posted[i];
     assert_true(taken > 0 && taken <= all);
-    for (u32 i = 0; i < 4; i++)
+    for (u32 i = 0; i < ARRAY_SIZE(apic.pir); i++)
         assert_true(apic.pir[i] == 0 && !apic.pir_pending);
     /* A last one of each is seen. */
     for (u32 i = 0; i < 0xc0; i++)
