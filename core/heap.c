@@ -1,92 +1,51 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Pairing heap with two-pass merging. */
+/* Skew heap (Sleator and Tarjan, "Self-adjusting heaps", 1986) with parent links. */
 #include "core/heap.h"
 
-/* Makes the one with the higher key the other's first child; either may be NULL. The links of the
- * result to its own siblings are the caller's. */
-static struct heap_node *meld(struct heap_node *a, struct heap_node *b)
+static struct heap_node above; /* every root's parent; only its address counts */
+
+/* Merges two heaps, which may be empty, into one below `parent`, at `link`. Each node on the way
+ * swaps its children: that keeps the ways short, in the long run. */
+static void merge(struct heap_node **link, struct heap_node *parent, struct heap_node *a,
+                  struct heap_node *b)
 {
-    struct heap_node *top, *sub;
+    while (a && b) {
+        struct heap_node *top = heap_before(b->key, a->key) ? b : a;
 
-    if (!a || !b)
-        return a ? a : b;
-    top = heap_before(b->key, a->key) ? b : a;
-    sub = top == a ? b : a;
-    sub->prev = top;
-    sub->next = top->child;
-    if (sub->next)
-        sub->next->prev = sub;
-    top->child = sub;
-    return top;
-}
-
-/* Merges a list of siblings into one tree: neighbours in pairs, then the pairs from the last to the
- * first. */
-static struct heap_node *merge_siblings(struct heap_node *list)
-{
-    struct heap_node *pairs = NULL, *top = NULL;
-
-    while (list) {
-        struct heap_node *a = list, *b = a->next;
-
-        list = b ? b->next : NULL;
-        a = meld(a, b);
-        a->next = pairs;
-        pairs = a;
+        b = top == a ? b : a;
+        a = top->child[1];
+        top->child[1] = top->child[0];
+        top->parent = parent;
+        *link = top;
+        link = &top->child[0];
+        parent = top;
     }
-    while (pairs) {
-        struct heap_node *rest = pairs->next;
-
-        top = meld(top, pairs);
-        pairs = rest;
-    }
-    return top;
-}
-
-static void set_root(struct heap *h, struct heap_node *n)
-{
-    h->root = n;
-    if (n) {
-        n->prev = n;
-        n->next = NULL;
-    }
+    *link = a ? a : b;
+    if (*link)
+        (*link)->parent = parent;
 }
 
 void heap_insert(struct heap *h, struct heap_node *n, u64 key)
 {
-    n->key = key;
-    n->child = NULL;
-    set_root(h, meld(h->root, n));
+    *n = (struct heap_node){.key = key};
+    merge(&h->root, &above, h->root, n);
 }
 
 void heap_remove(struct heap *h, struct heap_node *n)
 {
-    struct heap_node *sub = merge_siblings(n->child);
+    struct heap_node *up = n->parent;
+    struct heap_node **link = n == h->root ? &h->root : &up->child[up->child[1] == n];
 
-    if (n == h->root) {
-        set_root(h, sub);
-    } else {
-        if (n->prev->child == n)
-            n->prev->child = n->next;
-        else
-            n->prev->next = n->next;
-        if (n->next)
-            n->next->prev = n->prev;
-        set_root(h, meld(h->root, sub));
-    }
-    n->prev = NULL;
+    merge(link, up, n->child[0], n->child[1]);
+    n->parent = NULL;
 }
 
 struct heap_node *heap_next(const struct heap_node *n)
 {
-    if (n->child)
-        return n->child;
-    while (!n->next) {
-        while (n->prev != n && n->prev->child != n)
-            n = n->prev; /* back to the first sibling */
-        if (n->prev == n)
-            return NULL;
-        n = n->prev;
-    }
-    return n->next;
+    if (n->child[0] || n->child[1])
+        return n->child[0] ? n->child[0] : n->child[1];
+    for (; n->parent != &above; n = n->parent)
+        if (n == n->parent->child[0] && n->parent->child[1])
+            return n->parent->child[1];
+    return NULL;
 }

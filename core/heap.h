@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* An intrusive pairing heap: the lowest key first, in memory that the caller owns. For the
+/* An intrusive skew heap: the lowest key first, in memory that the caller owns. For the
  * scheduler's queues and timers, and for anyone who needs an ordered set; the caller locks.
- * Insertion is O(1), removal O(log n) amortised and O(n) at worst, without recursion.
+ * Insertion and removal are O(log n) amortised and O(n) at worst, without recursion.
  *
  * Keys are compared modulo 2^64: all keys in a heap at a time must lie within 2^63 of each other.
  */
@@ -13,9 +13,8 @@
 /* Zeroed: in no heap. */
 struct heap_node {
     u64 key;
-    struct heap_node *child; /* the first one */
-    struct heap_node *next;  /* sibling */
-    struct heap_node *prev;  /* sibling, the parent for a first child, itself for the root */
+    struct heap_node *child[2];
+    struct heap_node *parent; /* not NULL for the root either */
 };
 
 /* Zeroed: empty. */
@@ -37,7 +36,7 @@ static inline struct heap_node *heap_first(const struct heap *h)
 
 static inline bool heap_queued(const struct heap_node *n)
 {
-    return n->prev != NULL;
+    return n->parent != NULL;
 }
 
 /* Adds n, which must be in no heap. */

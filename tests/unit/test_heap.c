@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The pairing heap against a plain array. */
+/* The heap against a plain array. */
 // SOURCES: core/heap.c
 #include "core/heap.h"
 
@@ -45,8 +45,8 @@ static int check_walk(const struct heap *h)
     for (struct heap_node *n = heap_first(h); n; n = heap_next(n)) {
         assert_true(heap_queued(n));
         assert_false(heap_before(n->key, heap_first(h)->key));
-        for (struct heap_node *c = n->child; c; c = c->next)
-            assert_false(heap_before(c->key, n->key));
+        for (u32 i = 0; i < ARRAY_SIZE(n->child); i++)
+            assert_false(n->child[i] && heap_before(n->child[i]->key, n->key));
         assert_true(++count <= NODES);
     }
     return count;
