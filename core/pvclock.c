@@ -45,21 +45,12 @@ static bool fits(gpa_t gpa, size_t size)
            gpa < BIT(NPT_GFN_BITS + PAGE_SHIFT);
 }
 
-/* Versions go on from somewhere else than where another life of the guest, before a migration,
- * ended. */
-static void seed_version(struct vcpu *v)
-{
-    if (!v->clock_version)
-        v->clock_version = (u32)rdtsc() & ~1u;
-}
-
 int pvclock_set_time(struct vcpu *v, u64 value)
 {
     gpa_t gpa = value & ~CLOCK_ENABLE;
 
     if ((value & CLOCK_ENABLE) && !fits(gpa, sizeof(struct time_info)))
         return -E_INVAL;
-    seed_version(v);
     v->clock_msr = value;
     pvclock_changed(v);
     return 0;
@@ -69,7 +60,6 @@ int pvclock_set_wall(struct vcpu *v, u64 value)
 {
     if (!fits(value, sizeof(struct wall_info)))
         return -E_INVAL;
-    seed_version(v);
     v->clock_wall_msr = value;
     v->clock_wall_due = true;
     vcpu_set_pending(v, PENDING_CLOCK);
@@ -83,12 +73,15 @@ void pvclock_changed(struct vcpu *v)
 }
 
 /* Both structures begin with the version: odd, then the rest, then even. Other vCPUs may read
- * meanwhile. */
+ * meanwhile. Versions go on from somewhere else than where another life of the guest, before a
+ * migration, ended. */
 static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
 {
     u32 *version = info;
     int err;
 
+    if (!v->clock_version)
+        v->clock_version = (u32)rdtsc() & ~1u;
     *version = v->clock_version + 1;
     err = gmem_write(v, gpa, version, sizeof(*version));
     if (!err)

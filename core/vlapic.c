@@ -93,10 +93,8 @@ static inline int vector_highest(const u32 *set, u8 words)
 
 static inline void vector_clear(u32 *set, u8 *words, u32 vector)
 {
-    u32 left = set[vector / 32] & ~(1u << (vector % 32));
-
-    set[vector / 32] = left;
-    if (!left)
+    set[vector / 32] &= ~(1u << (vector % 32));
+    if (!set[vector / 32])
         *words &= (u8) ~(1u << (vector / 32));
 }
 
@@ -374,8 +372,15 @@ static u32 x2apic_ldr(u32 id)
     return (id >> 4) << 16 | 1u << (id & 0xf);
 }
 
-static void registers_reset(struct vlapic *l)
+static void base_set(struct vlapic *l, u64 base)
 {
+    __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
+}
+
+void vlapic_reset(struct vlapic *l, bool init)
+{
+    if (!init)
+        base_set(l, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP));
     vlapic_sync(l);
     for (u32 i = 0; i < VLAPIC_REGS; i++)
         reg_set(l, i, 0);
@@ -389,18 +394,6 @@ static void registers_reset(struct vlapic *l)
     if (l->base & APIC_BASE_BSP)
         reg_set(l, VLAPIC_REG_LVT_LINT0, APIC_EXTINT << 8);
     timer_stop(l);
-}
-
-static void base_set(struct vlapic *l, u64 base)
-{
-    __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
-}
-
-void vlapic_reset(struct vlapic *l, bool init)
-{
-    if (!init)
-        base_set(l, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP));
-    registers_reset(l);
 }
 
 void vlapic_init(struct vlapic *l, u32 id, bool bsp, u32 tsc_khz)
@@ -442,7 +435,7 @@ int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect
     reg_set(l, VLAPIC_REG_ICR2, 0);
     e->flags = VLAPIC_MODE | VLAPIC_DEST;
     if (vlapic_mode(l) == VLAPIC_DISABLED) {
-        registers_reset(l);
+        vlapic_reset(l, true);
         e->flags |= VLAPIC_TIMER;
     }
     return 0;
