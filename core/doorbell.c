@@ -124,16 +124,11 @@ static int insert(struct domain *d, struct doorbell_table *t, const struct doorb
 
 static struct doorbell_table *table_of(struct domain *d)
 {
-    struct doorbell_table *t;
-
     spin_lock(&d->lock);
-    t = d->doorbells;
-    if (!t) {
-        t = pool_alloc(&d->charge);
-        __atomic_store_n(&d->doorbells, t, __ATOMIC_RELEASE);
-    }
+    if (!d->doorbells)
+        __atomic_store_n(&d->doorbells, pool_alloc(&d->charge), __ATOMIC_RELEASE);
     spin_unlock(&d->lock);
-    return t;
+    return d->doorbells;
 }
 
 int doorbell_add(struct domain *d, u64 addr, u64 info, u64 data)

@@ -59,13 +59,14 @@ static void replace(struct socle_events *e, u8 vector)
     spin_unlock(&lock);
 }
 
-static void unregister(void)
+static int unregister_page(void)
 {
     if (!events)
-        return;
+        return 0;
     replace(NULL, 0);
     paging_unmap_shared(EVENTS_SLOT);
     frame_unpin_shared(events_pfn);
+    return 0;
 }
 
 static int register_page(u64 gpa, u8 vector)
@@ -81,16 +82,13 @@ static int register_page(u64 gpa, u8 vector)
 
 int event_register(u64 gpa, u64 vector)
 {
-    int err = 0;
+    int err;
 
     if (gpa && ((gpa & ~PAGE_MASK) || vector < 32 || vector > 255))
         return -E_INVAL;
     if (!spin_trylock(&registering))
         return -E_BUSY;
-    if (gpa)
-        err = register_page(gpa, (u8)vector);
-    else
-        unregister();
+    err = gpa ? register_page(gpa, (u8)vector) : unregister_page();
     spin_unlock(&registering);
     return err;
 }

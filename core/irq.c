@@ -44,18 +44,16 @@ static void end_level_interrupts(struct pcpu *cpu)
 static void forward_to_dom0(struct pcpu *cpu, u8 vector)
 {
     bool level = apic_is_level(vector);
+    bool accepted = cpu->dom0 && vlapic_accepts(&cpu->dom0->lapic);
 
-    if (!cpu->dom0 || !vlapic_accepts(&cpu->dom0->lapic)) {
-        apic_eoi();
-        return;
-    }
-    if (level) {
+    if (accepted && level) {
         set_bit(cpu->level_held, vector);
         test_and_clear(cpu->level_done, vector); /* of an end that had no beginning here */
     } else {
         apic_eoi();
     }
-    vcpu_post(cpu->dom0, vector, level);
+    if (accepted)
+        vcpu_post(cpu->dom0, vector, level);
 }
 
 void irq_physical(u8 vector)

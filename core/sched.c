@@ -44,15 +44,10 @@ static int first_cpu(const u64 *a, const u64 *b)
 
 static void set_idle(struct runqueue *rq, bool idle)
 {
-    u64 bit = BIT(rq->cpu % 64);
-
     if (rq->idle == idle)
         return;
     rq->idle = idle;
-    if (idle)
-        __atomic_fetch_or(&idle_cpus[rq->cpu / 64], bit, __ATOMIC_SEQ_CST);
-    else
-        __atomic_fetch_and(&idle_cpus[rq->cpu / 64], ~bit, __ATOMIC_SEQ_CST);
+    __atomic_fetch_xor(&idle_cpus[rq->cpu / 64], BIT(rq->cpu % 64), __ATOMIC_SEQ_CST);
 }
 
 void sched_init(u64 tsc_khz)
@@ -218,11 +213,6 @@ static u64 next_event(const struct runqueue *rq)
 /* ---- in and out of a queue (rq's lock held)
  * ------------------------------------------------------ */
 
-static void set_nr(struct runqueue *rq, u32 nr)
-{
-    __atomic_store_n(&rq->nr, nr, __ATOMIC_RELAXED); /* other processors look at it */
-}
-
 static void enqueue(struct runqueue *rq, struct sched_entity *e)
 {
     set_state(e, SCHED_RUNNABLE);
@@ -245,7 +235,7 @@ static void leave(struct runqueue *rq, struct sched_entity *e, enum sched_state 
         rq->curr = NULL;
         rq->decided = false;
     }
-    set_nr(rq, rq->nr - 1);
+    __atomic_store_n(&rq->nr, rq->nr - 1, __ATOMIC_RELAXED);
     e->lag = (s64)(e->vruntime - rq->min_vruntime);
     clear_flags(e, SCHED_F_WAKE | SCHED_F_STOP);
     set_state(e, state);
@@ -257,7 +247,7 @@ static int activate(struct runqueue *rq, struct sched_entity *e, u64 now)
     account(rq, now);
     limit_boost(rq, e);
     enqueue(rq, e);
-    set_nr(rq, rq->nr + 1);
+    __atomic_store_n(&rq->nr, rq->nr + 1, __ATOMIC_RELAXED);
     if (rq->idle) {
         set_idle(rq, false);
         return (int)rq->cpu;
@@ -302,18 +292,15 @@ static int place(struct runqueue *rq, struct sched_entity *e, u32 cpu, u64 now)
     int kick = SCHED_NO_KICK;
 
     cpu = choose_cpu(e, cpu);
-    while (cpu != rq->cpu && can_leave(rq, e)) {
+    while (e->state == SCHED_BLOCKED && cpu != rq->cpu && can_leave(rq, e)) {
         account(rq, now);
         depart(rq, e, cpu);
         spin_unlock(&rq->lock);
         rq = lock_home(e);
-        if (e->state != SCHED_BLOCKED)
-            goto out;
         cpu = test_cpu(e->affinity, rq->cpu) ? rq->cpu : choose_cpu(e, rq->cpu);
     }
-    if (test_cpu(e->affinity, rq->cpu))
+    if (e->state == SCHED_BLOCKED && test_cpu(e->affinity, rq->cpu))
         kick = activate(rq, e, now);
-out:
     spin_unlock(&rq->lock);
     return kick;
 }

@@ -40,9 +40,9 @@ enum sched_state {
 #define SCHED_F_LOADED 0x1u /* its state may be in its processor's registers: it can't move */
 #define SCHED_F_WAKE   0x2u /* woken while it ran, or while it could not go where it may run */
 #define SCHED_F_STOP   0x4u /* stops at its processor's next decision */
-#define SCHED_F_TRANSIT \
-    0x8u /* comes from another queue: vruntime is relative, the timer is not queued */
-#define SCHED_F_TIMER 0x10u /* ... and it has a timer */
+/* It comes from another queue: vruntime is relative, the timer is not queued. */
+#define SCHED_F_TRANSIT 0x8u
+#define SCHED_F_TIMER   0x10u /* ... and it has a timer */
 
 /* All but run_tsc and switches is the scheduler's own. It is guarded by the lock of the queue of
  * `cpu`. */
@@ -65,7 +65,7 @@ struct runqueue {
     struct spinlock lock;
     u32 cpu;
     s32 kick;     /* own processor: after sched_pick(), a processor to kick, or SCHED_NO_KICK */
-    u32 nr;       /* entities that are RUNNABLE here or RUNNING */
+    u32 nr;       /* entities that are RUNNABLE here or RUNNING; other processors look at it */
     bool idle;    /* found nothing, and nothing was given to it since */
     bool decided; /* own processor: sched_handoff() has chosen already */
     struct sched_entity *curr;
