@@ -10,8 +10,7 @@ struct group {
     u32 lends; /* large leaves that map all of it */
     u32 pages; /* mappings in 4 KiB pages: 512 * lends + the sum of maps; no single count can pass
                   it */
-    u16 dom0;  /* frames of dom0 */
-    u16 none;  /* frames that are no RAM */
+    u16 owned[FRAME_DOM0 + 1]; /* frames of each owner */
 };
 
 static struct frame *frames;
@@ -36,7 +35,7 @@ void frame_init(void *table, pfn_t max_pfn)
     frame_end = max_pfn;
     lent = 0;
     for (u64 i = 0; i < group_count(max_pfn); i++)
-        groups[i].none = FRAME_GROUP;
+        groups[i].owned[FRAME_NONE] = FRAME_GROUP;
 }
 
 static bool in_table(pfn_t pfn, u64 n)
@@ -60,14 +59,6 @@ u16 frame_owner(pfn_t pfn)
     return pfn < frame_end ? __atomic_load_n(&frames[pfn].owner, __ATOMIC_RELAXED) : FRAME_NONE;
 }
 
-static void count_owner(struct group *g, u16 owner, int delta)
-{
-    u16 *count = owner == FRAME_DOM0 ? &g->dom0 : &g->none;
-
-    if (owner == FRAME_DOM0 || owner == FRAME_NONE)
-        __atomic_store_n(count, (u16)(*count + delta), __ATOMIC_RELAXED);
-}
-
 static void set_owner_in_group(pfn_t pfn, u64 n, u16 owner)
 {
     struct group *g = group_of(pfn);
@@ -77,8 +68,8 @@ static void set_owner_in_group(pfn_t pfn, u64 n, u16 owner)
         struct frame *f = &frames[pfn + i];
 
         ASSERT(!f->maps && !g->lends && !f->pins);
-        count_owner(g, f->owner, -1);
-        count_owner(g, owner, 1);
+        __atomic_fetch_sub(&g->owned[f->owner], 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&g->owned[owner], 1, __ATOMIC_RELAXED);
         __atomic_store_n(&f->owner, owner, __ATOMIC_RELAXED);
     }
     spin_unlock(&g->lock);
@@ -97,10 +88,10 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
 static bool all_dom0(pfn_t pfn, u64 n, bool holes)
 {
     const struct group *g = group_of(pfn);
-    u32 good = __atomic_load_n(&g->dom0, __ATOMIC_RELAXED);
+    u32 good = __atomic_load_n(&g->owned[FRAME_DOM0], __ATOMIC_RELAXED);
 
     if (holes)
-        good += __atomic_load_n(&g->none, __ATOMIC_RELAXED);
+        good += __atomic_load_n(&g->owned[FRAME_NONE], __ATOMIC_RELAXED);
     while (good < FRAME_GROUP && n-- > 0) {
         u16 owner = frame_owner(pfn + n);
 
@@ -131,15 +122,19 @@ int frame_check_dom0_map(pfn_t pfn, u64 n)
 }
 
 /* Adds sign * n mappings within one group whose lock is held. */
-static void add_maps(struct group *g, pfn_t pfn, u64 n, bool huge, u32 sign)
+static void add_maps(struct group *g, pfn_t pfn, u64 n, bool huge, int sign)
 {
-    g->pages += sign * (u32)n;
+    g->pages += sign * (int)n;
+    __atomic_fetch_add(&lent, (u64)(sign * (s64)n), __ATOMIC_RELAXED);
     if (huge) {
+        ASSERT(sign > 0 || g->lends);
         g->lends += sign;
         return;
     }
-    for (u64 i = 0; i < n; i++)
+    for (u64 i = 0; i < n; i++) {
+        ASSERT(sign > 0 || frames[pfn + i].maps);
         frames[pfn + i].maps += sign;
+    }
 }
 
 static int lend_in_group(pfn_t pfn, u64 n, bool huge)
@@ -158,33 +153,16 @@ static int lend_in_group(pfn_t pfn, u64 n, bool huge)
     return err;
 }
 
-/* n frames of one group whose lock is held: each has a mapping to give back. */
-static bool all_mapped(const struct group *g, pfn_t pfn, u64 n, bool huge)
+void frame_unlend(pfn_t pfn, u64 n, bool huge)
 {
-    if (huge)
-        return g->lends;
-    while (n-- > 0) {
-        if (!frames[pfn + n].maps)
-            return false;
-    }
-    return true;
-}
-
-static void unlend_in_group(pfn_t pfn, u64 n, bool huge)
-{
-    struct group *g = group_of(pfn);
-
-    spin_lock(&g->lock);
-    ASSERT(all_mapped(g, pfn, n, huge));
-    add_maps(g, pfn, n, huge, -1u);
-    spin_unlock(&g->lock);
-}
-
-static void unlend_range(pfn_t pfn, u64 n, bool huge)
-{
+    ASSERT(in_table(pfn, n) && (!huge || IS_ALIGNED(pfn | n, FRAME_GROUP)));
     for (u64 step; n; pfn += step, n -= step) {
+        struct group *g = group_of(pfn);
+
         step = in_group(pfn, n);
-        unlend_in_group(pfn, step, huge);
+        spin_lock(&g->lock);
+        add_maps(g, pfn, step, huge, -1);
+        spin_unlock(&g->lock);
     }
 }
 
@@ -204,44 +182,24 @@ int frame_lend(pfn_t pfn, u64 n, bool huge)
             done += step;
     }
     if (err)
-        unlend_range(pfn, done, huge);
-    else
-        __atomic_fetch_add(&lent, n, __ATOMIC_RELAXED);
+        frame_unlend(pfn, done, huge);
     return err;
-}
-
-void frame_unlend(pfn_t pfn, u64 n, bool huge)
-{
-    ASSERT(in_table(pfn, n) && (!huge || IS_ALIGNED(pfn | n, FRAME_GROUP)));
-    unlend_range(pfn, n, huge);
-    __atomic_fetch_sub(&lent, n, __ATOMIC_RELAXED);
 }
 
 void frame_lend_split(pfn_t pfn)
 {
-    struct group *g;
+    struct group *g = group_of(pfn);
 
     ASSERT(in_table(pfn, FRAME_GROUP) && IS_ALIGNED(pfn, FRAME_GROUP));
-    g = group_of(pfn);
     spin_lock(&g->lock);
-    ASSERT(g->lends);
-    add_maps(g, pfn, FRAME_GROUP, true, -1u);
+    add_maps(g, pfn, FRAME_GROUP, true, -1);
     add_maps(g, pfn, FRAME_GROUP, false, 1);
     spin_unlock(&g->lock);
 }
 
 u64 frame_maps(pfn_t pfn)
 {
-    struct group *g;
-    u64 maps;
-
-    if (pfn >= frame_end)
-        return 0;
-    g = group_of(pfn);
-    spin_lock(&g->lock);
-    maps = (u64)frames[pfn].maps + g->lends;
-    spin_unlock(&g->lock);
-    return maps;
+    return pfn < frame_end ? (u64)frames[pfn].maps + group_of(pfn)->lends : 0;
 }
 
 u64 frame_lent_pages(void)
