@@ -150,16 +150,6 @@ static void add_table(struct npt *npt, u64 *slot, int level, u64 *table)
     store(slot, npt->format->table | virt_to_phys(table));
 }
 
-static int split(struct npt *npt, u64 *slot, int level)
-{
-    u64 *table = pool_alloc(npt->charge);
-
-    if (!table)
-        return -E_NOMEM;
-    add_table(npt, slot, level, table);
-    return 0;
-}
-
 /* Gives back what a leaf held that nobody can reach any more. */
 static void release(struct npt *npt, u64 entry, int level)
 {
@@ -264,24 +254,6 @@ static u64 choose_count(const struct npt *npt, const struct run *run, u64 pages,
     return n;
 }
 
-static void free_tables(struct npt *npt, u64 **tables, int n)
-{
-    while (n-- > 0)
-        pool_free(tables[n], npt->charge);
-}
-
-static int alloc_tables(struct npt *npt, u64 **tables, int n)
-{
-    for (int i = 0; i < n; i++) {
-        tables[i] = pool_alloc(npt->charge);
-        if (!tables[i]) {
-            free_tables(npt, tables, i);
-            return -E_NOMEM;
-        }
-    }
-    return 0;
-}
-
 static int take_frames(struct npt *npt, const struct run *run)
 {
     u64 pages = run->count * span(run->level);
@@ -357,18 +329,18 @@ static int map_run(struct npt *npt, u64 pages, struct run *run, int *budget)
 {
     u64 *tables[TOP];
     struct spot at;
-    int missing, err;
+    int missing, n = 0, err;
 
     run->level = choose_level(npt, run->gfn, run->mfn, pages, run->flags);
     at = walk(npt, run->gfn, run->level);
     missing = at.level - run->level;
     run->count = choose_count(npt, run, pages, missing ? NULL : at.slot, budget);
-    err = alloc_tables(npt, tables, missing);
-    if (err)
-        return err;
-    err = take_frames(npt, run);
+    while (n < missing && (tables[n] = pool_alloc(npt->charge)))
+        n++;
+    err = n < missing ? -E_NOMEM : take_frames(npt, run);
     if (err) {
-        free_tables(npt, tables, missing);
+        while (n > 0)
+            pool_free(tables[--n], npt->charge);
         return err;
     }
     for (int i = 0; i < missing; i++) {
@@ -447,12 +419,14 @@ static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct 
         }
         budget -= is_table(f, at.entry, at.level) ? COST_TABLE : cost_of(at.level);
         if (!covers(*pos, end, at.level)) {
-            int err = split(npt, at.slot, at.level);
+            u64 *table = pool_alloc(npt->charge);
 
-            if (!err)
+            if (table) {
+                add_table(npt, at.slot, at.level, table);
                 continue;
+            }
             if (!npt->lends)
-                return err;
+                return -E_NOMEM;
         }
         if (protect) {
             store(at.slot, at.entry & ~f->write);
