@@ -9,27 +9,18 @@
 #define ALL 0xffffffffu
 #define ANY 0xffffffffu /* every subleaf */
 
-#define F1_ECX_PCID     BIT(17)
 #define F1_ECX_X2APIC   BIT(21)
 #define F1_ECX_DEADLINE BIT(24)
-#define F1_ECX_XSAVE    BIT(26)
 #define F1_ECX_OSXSAVE  BIT(27)
 #define F1_ECX_GUEST    BIT(31)
 #define F1_EDX_APIC     BIT(9)
 #define F6_EAX_ARAT     BIT(2)
-#define F7_EBX_FSGSBASE BIT(0)
 #define F7_EBX_ADJUST   BIT(1)
-#define F7_EBX_SMEP     BIT(7)
-#define F7_EBX_SMAP     BIT(20)
-#define F7_ECX_UMIP     BIT(2)
-#define F7_ECX_PKU      BIT(3)
 #define F7_ECX_OSPKE    BIT(4)
 #define F7_ECX_RDPID    BIT(22)
 #define FD1_EAX_XSAVEC  BIT(1)
 #define FD1_EAX_XSAVES  BIT(3)
-#define FE1_EDX_NX      BIT(20)
 #define FE1_EDX_RDTSCP  BIT(27)
-#define FE1_EDX_LM      BIT(29)
 #define FE7_EDX_TSC     BIT(8) /* invariant TSC */
 
 u64 host_xcr0_mask;
@@ -61,7 +52,6 @@ static const struct policy {
     {0x1, ANY, ALL, ALL, 0xf7fa3203, 0x1f8bbb7f},
     {0x2, ANY, ALL, ALL, ALL, ALL},
     {0x4, ANY, ALL, ALL, ALL, ALL},
-    {0x6, ANY, F6_EAX_ARAT, 0, 0, 0},
     {0x7, 0, 0x1, 0xfdbf27eb, 0x1a405f4f, 0x80451c},
     {0x7, 1, 0x801cb0, 0, 0, 0x4030}, /* AVX-VNNI, BF16, IFMA, fast string operations */
     {0xb, ANY, ALL, ALL, ALL, ALL},
@@ -79,7 +69,6 @@ static const struct policy {
     {0x80000004, ANY, ALL, ALL, ALL, ALL},
     {0x80000005, ANY, ALL, ALL, ALL, ALL},
     {0x80000006, ANY, ALL, ALL, ALL, ALL},
-    {0x80000007, ANY, 0, 0, 0, FE7_EDX_TSC},
     {0x80000008, ANY, ALL, 0x24000205, 0x3f0ff, 0}, /* CLZERO, XSAVEERPTR, WBNOINVD */
     {0x80000019, ANY, ALL, ALL, 0, 0},
     {0x8000001a, ANY, ALL, 0, 0, 0},
@@ -217,13 +206,6 @@ static const struct socle_cpuid *find(const struct vcpu *v, u32 leaf, u32 sublea
     return NULL;
 }
 
-static bool is_intel(const struct vcpu *v)
-{
-    const struct socle_cpuid *e = find(v, 0, 0);
-
-    return e && e->ebx == 0x756e6547; /* "Genu" */
-}
-
 /* A leaf that the table has not: Intel's processors answer for one above the highest with the
  * highest basic leaf, others with 0; and of the topology leaves a subleaf without data still has
  * the APIC id. */
@@ -237,7 +219,7 @@ static struct cpuid_regs missing_leaf(const struct vcpu *v, u32 leaf, u32 sublea
     if (top && leaf <= top->eax)
         return (struct cpuid_regs){0};
     top = find(v, 0, 0);
-    if (top && is_intel(v))
+    if (top && top->ebx == 0x756e6547) /* "Genu" */
         e = find(v, top->eax, subleaf);
     return e ? (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx} : (struct cpuid_regs){0};
 }
@@ -317,19 +299,19 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
 
 /* ---- what follows from it ---- */
 
-/* CR4's optional bits by the features that bring them. */
+/* CR4's optional bits, each by the feature that brings it. */
 static u64 cr4_of(struct cpuid_regs f1, struct cpuid_regs f7)
 {
     u64 cr4 = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE |
               CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
 
-    cr4 |= f1.ecx & F1_ECX_XSAVE ? CR4_OSXSAVE : 0;
-    cr4 |= f1.ecx & F1_ECX_PCID ? CR4_PCIDE : 0;
-    cr4 |= f7.ebx & F7_EBX_FSGSBASE ? CR4_FSGSBASE : 0;
-    cr4 |= f7.ebx & F7_EBX_SMEP ? CR4_SMEP : 0;
-    cr4 |= f7.ebx & F7_EBX_SMAP ? CR4_SMAP : 0;
-    cr4 |= f7.ecx & F7_ECX_UMIP ? CR4_UMIP : 0;
-    cr4 |= f7.ecx & F7_ECX_PKU ? CR4_PKE : 0;
+    cr4 |= f1.ecx & BIT(26) ? CR4_OSXSAVE : 0;
+    cr4 |= f1.ecx & BIT(17) ? CR4_PCIDE : 0;
+    cr4 |= f7.ebx & BIT(0) ? CR4_FSGSBASE : 0;
+    cr4 |= f7.ebx & BIT(7) ? CR4_SMEP : 0;
+    cr4 |= f7.ebx & BIT(20) ? CR4_SMAP : 0;
+    cr4 |= f7.ecx & BIT(2) ? CR4_UMIP : 0;
+    cr4 |= f7.ecx & BIT(3) ? CR4_PKE : 0;
     return cr4;
 }
 
@@ -337,8 +319,8 @@ static u64 efer_of(struct cpuid_regs fe1)
 {
     u64 efer = EFER_SCE;
 
-    efer |= fe1.edx & FE1_EDX_NX ? EFER_NXE : 0;
-    efer |= fe1.edx & FE1_EDX_LM ? EFER_LME | EFER_LMA : 0;
+    efer |= fe1.edx & BIT(20) ? EFER_NXE : 0;
+    efer |= fe1.edx & BIT(29) ? EFER_LME | EFER_LMA : 0;
     return efer;
 }
 

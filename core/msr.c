@@ -50,20 +50,25 @@ int msr_set_apic_base(struct vcpu *v, u64 value)
     return err;
 }
 
-static int write_apic(struct vcpu *v, u32 index, u64 value)
+/* For the host an interrupt command would need v's own processor: the x2APIC registers come with
+ * the LAPIC's state. */
+static int write_apic(struct vcpu *v, u32 index, u64 value, bool host)
 {
     struct vlapic_effect e;
     int err;
 
-    if (unlikely(!domain_has(v->domain, DOMAIN_LAPIC))) {
-        if (index == MSR_APIC_BASE)
-            return set_base_without_lapic(v, value);
+    if (index == MSR_APIC_BASE && (host || !domain_has(v->domain, DOMAIN_LAPIC)))
+        return msr_set_apic_base(v, value);
+    if (unlikely(!domain_has(v->domain, DOMAIN_LAPIC)) || (host && index != MSR_TSC_DEADLINE))
         return index == MSR_TSC_DEADLINE ? 0 : -E_INVAL;
-    }
     err = vlapic_msr_write(&v->lapic, index, value, rdtsc(), &e);
-    if (!err && e.flags)
+    if (err || !e.flags)
+        return err;
+    if (host)
+        vcpu_timer_changed(v);
+    else
         vcpu_apply_effect(v, &e);
-    return err;
+    return 0;
 }
 
 static int read_apic(struct vcpu *v, u32 index, u64 *value)
@@ -72,23 +77,6 @@ static int read_apic(struct vcpu *v, u32 index, u64 *value)
         return vlapic_msr_read(&v->lapic, index, rdtsc(), value);
     *value = index == MSR_APIC_BASE ? v->apic_base : 0;
     return index < MSR_X2APIC_FIRST ? 0 : -E_INVAL;
-}
-
-/* An interrupt command would need v's own processor: the x2APIC registers come with the LAPIC's
- * state. */
-static int host_write_apic(struct vcpu *v, u32 index, u64 value)
-{
-    struct vlapic_effect e;
-
-    if (index == MSR_APIC_BASE)
-        return msr_set_apic_base(v, value);
-    if (index != MSR_TSC_DEADLINE)
-        return -E_INVAL;
-    if (domain_has(v->domain, DOMAIN_LAPIC)) {
-        vlapic_msr_write(&v->lapic, index, value, rdtsc(), &e);
-        vcpu_timer_changed(v);
-    }
-    return 0;
 }
 
 /* ---- time-stamp counter ---- */
@@ -153,12 +141,6 @@ static int write_tsc_aux(struct vcpu *v, u64 value, bool host)
 
 /* ---- what the vendor part holds ---- */
 
-static bool paging_on(struct vcpu *v)
-{
-    vendor->get_sregs(v, &v->sregs);
-    return v->sregs.cr0 & CR0_PG;
-}
-
 /* LMA is the processor's, and is ignored when written. */
 static int write_efer(struct vcpu *v, u64 value)
 {
@@ -167,8 +149,11 @@ static int write_efer(struct vcpu *v, u64 value)
     if ((value & ~(cpuid_efer_mask(v) | EFER_LMA)) || !vendor->get_msr(v, MSR_EFER, &old))
         return -E_INVAL;
     value = (value & ~EFER_LMA) | (old & EFER_LMA);
-    if (((value ^ old) & EFER_LME) && paging_on(v))
-        return -E_INVAL;
+    if ((value ^ old) & EFER_LME) {
+        vendor->get_sregs(v, &v->sregs);
+        if (v->sregs.cr0 & CR0_PG)
+            return -E_INVAL;
+    }
     vendor->set_msr(v, MSR_EFER, value);
     return 0;
 }
@@ -181,18 +166,14 @@ static bool pat_legal(u64 pat)
 
 static bool must_be_canonical(u32 index)
 {
-    switch (index) {
-    case MSR_LSTAR:
-    case MSR_CSTAR:
-    case MSR_FS_BASE:
-    case MSR_GS_BASE:
-    case MSR_KERNEL_GS_BASE:
-    case MSR_SYSENTER_ESP:
-    case MSR_SYSENTER_EIP:
-        return true;
-    default:
-        return false;
-    }
+    static const u32 addresses[] = {MSR_LSTAR,       MSR_CSTAR,          MSR_FS_BASE,
+                                    MSR_GS_BASE,     MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP,
+                                    MSR_SYSENTER_EIP};
+
+    for (u32 i = 0; i < ARRAY_SIZE(addresses); i++)
+        if (addresses[i] == index)
+            return true;
+    return false;
 }
 
 static int write_vendor(struct vcpu *v, u32 index, u64 value)
@@ -205,8 +186,10 @@ static int write_vendor(struct vcpu *v, u32 index, u64 value)
 
 /* ---- all that Socle holds ---- */
 
-static int write_held(struct vcpu *v, u32 index, u64 value, bool host)
+static int write_msr(struct vcpu *v, u32 index, u64 value, bool host)
 {
+    if (likely(is_apic_msr(index)))
+        return write_apic(v, index, value, host);
     switch (index) {
     case MSR_TSC:
         return write_tsc(v, value, host);
@@ -230,8 +213,10 @@ static int write_held(struct vcpu *v, u32 index, u64 value, bool host)
     }
 }
 
-static int read_held(struct vcpu *v, u32 index, u64 *value)
+int msr_get(struct vcpu *v, u32 index, u64 *value)
 {
+    if (is_apic_msr(index))
+        return read_apic(v, index, value);
     switch (index) {
     case MSR_TSC:
         *value = rdtsc() + (u64)v->tsc_offset;
@@ -255,16 +240,9 @@ static int read_held(struct vcpu *v, u32 index, u64 *value)
     }
 }
 
-int msr_get(struct vcpu *v, u32 index, u64 *value)
-{
-    return is_apic_msr(index) ? read_apic(v, index, value) : read_held(v, index, value);
-}
-
 int msr_set(struct vcpu *v, u32 index, u64 value)
 {
-    if (is_apic_msr(index))
-        return host_write_apic(v, index, value);
-    return write_held(v, index, value, true);
+    return write_msr(v, index, value, true);
 }
 
 /* ---- dom0's view of the processor ---- */
@@ -304,11 +282,6 @@ static int find_passed(u32 index)
         if (index >= passed[i].first && index <= passed[i].last)
             return (int)i;
     return -1;
-}
-
-static int read_passed(u32 index, u64 *value)
-{
-    return find_passed(index) >= 0 && rdmsr_safe(index, value) ? 0 : -E_INVAL;
 }
 
 static int write_passed(u32 index, u64 value)
@@ -351,11 +324,8 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
-    int err;
+    int err = write_msr(v, index, value, false);
 
-    if (likely(is_apic_msr(index)))
-        return finish(v, write_apic(v, index, value));
-    err = write_held(v, index, value, false);
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
@@ -367,12 +337,12 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = 0;
-    int err = is_apic_msr(index) ? read_apic(v, index, &value) : read_held(v, index, &value);
+    int err = msr_get(v, index, &value);
 
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
         return ask_dom0(v, IO_MSR_READ, index, 0);
     if (err == -E_NOENT)
-        err = read_passed(index, &value);
+        err = find_passed(index) >= 0 && rdmsr_safe(index, &value) ? 0 : -E_INVAL;
     if (!err)
         set_edx_eax(v, value);
     return finish(v, err);
