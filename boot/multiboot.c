@@ -23,6 +23,18 @@ static int add_module(struct boot_info *bi, u32 start, u32 end, struct boot_modu
     return 0;
 }
 
+/* Text of at most len bytes that need not end with a NUL. */
+static void copy_text(const u8 *text, size_t len, char *dst, size_t size)
+{
+    size_t n = 0;
+
+    for (; n < len && text[n] && n < size - 1; n++)
+        dst[n] = (char)text[n];
+    dst[n] = 0;
+    if (n < len && text[n])
+        log_warn("boot: a text is longer than %zu characters and was cut: %s", size - 1, dst);
+}
+
 /* ---- Multiboot 1 ---- */
 
 enum {
@@ -63,16 +75,14 @@ static paddr_t skip_file_name(boot_phys_fn phys, paddr_t pa, const char *loader)
     return pa;
 }
 
-/* Copies a string that ends at a NUL, at the end of what can be read, or at the end of dst. */
+/* The text at pa, as far as it can be read. */
 static void read_string(boot_phys_fn phys, paddr_t pa, char *dst, size_t size)
 {
-    size_t n = 0;
+    size_t len = 0;
 
-    while (n < size - 1 && (dst[n] = char_at(phys, pa + n)))
-        n++;
-    dst[n] = 0;
-    if (char_at(phys, pa + n))
-        log_warn("boot: a text is longer than %zu characters and was cut: %s", size - 1, dst);
+    while (len < size && char_at(phys, pa + len))
+        len++;
+    copy_text(phys(pa, len), len, dst, size);
 }
 
 static int mb1_modules(boot_phys_fn phys, u32 addr, u32 count, struct boot_info *bi)
@@ -144,18 +154,6 @@ enum {
     MB2_ACPI_OLD = 14,
     MB2_ACPI_NEW = 15,
 };
-
-/* Text of at most len bytes that need not end with a NUL. */
-static void copy_text(const u8 *text, size_t len, char *dst, size_t size)
-{
-    size_t n = 0;
-
-    for (; n < len && text[n] && n < size - 1; n++)
-        dst[n] = (char)text[n];
-    dst[n] = 0;
-    if (n < len && text[n])
-        log_warn("boot: a text is longer than %zu characters and was cut: %s", size - 1, dst);
-}
 
 static int mb2_memory_map(const u8 *tag, u32 size, struct boot_info *bi)
 {

@@ -93,16 +93,6 @@ static void move_memory(paddr_t dst, paddr_t src, u64 len)
     }
 }
 
-/* The RSDP that dom0 is told: firmware's own, else a copy of the loader's copy. */
-static paddr_t give_rsdp(const struct boot_info *bi, const struct linux_placement *place,
-                         paddr_t rsdp)
-{
-    if (rsdp || !bi->rsdp_len)
-        return rsdp;
-    phys_write(place->rsdp, bi->rsdp, bi->rsdp_len);
-    return place->rsdp;
-}
-
 static void load_kernel(const struct boot_info *bi, paddr_t rsdp, struct linux_placement *place)
 {
     const struct boot_module *kernel = &bi->modules[0], *initrd = &bi->modules[1];
@@ -119,8 +109,11 @@ static void load_kernel(const struct boot_info *bi, paddr_t rsdp, struct linux_p
     if (place->initrd)
         move_memory(place->initrd, initrd->start, place->initrd_size);
     phys_write(place->cmdline, kernel->cmdline, strlen(kernel->cmdline) + 1);
-    if (linux_fill_boot_params(page, header, place, view.map, view.map_count,
-                               give_rsdp(bi, place, rsdp)))
+    if (!rsdp && bi->rsdp_len) { /* only the loader's copy is known: dom0 gets one of that */
+        rsdp = place->rsdp;
+        phys_write(rsdp, bi->rsdp, bi->rsdp_len);
+    }
+    if (linux_fill_boot_params(page, header, place, view.map, view.map_count, rsdp))
         fatal("dom0's boot parameters have no room for the memory map");
     phys_write(place->params, page, PAGE_SIZE);
 }
@@ -221,7 +214,7 @@ static void set_boot_state(struct vcpu *v, const struct linux_placement *place)
     v->activity = ACTIVITY_RUN;
 }
 
-static struct vcpu *create_vcpu(struct pcpu *cpu)
+static void create_vcpu(struct pcpu *cpu)
 {
     int handle = vcpu_create(&dom0, cpu->apic_id, 0, 0);
     u64 affinity[SCHED_CPU_WORDS] = {0};
@@ -231,7 +224,6 @@ static struct vcpu *create_vcpu(struct pcpu *cpu)
     cpu->dom0 = vcpu_table[handle];
     affinity[cpu->id / 64] = BIT(cpu->id % 64);
     sched_set_affinity(&cpu->dom0->se, affinity, rdtsc());
-    return cpu->dom0;
 }
 
 void dom0_build(const struct boot_info *bi, const struct addr_range *heap, paddr_t rsdp)

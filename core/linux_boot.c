@@ -40,6 +40,7 @@ enum {
     BP_RSDP = 0x070,
     BP_E820_COUNT = 0x1e8,
     BP_E820_TABLE = 0x2d0,
+    E820_ENTRY = 20,
 
     LOADED_HIGH = 0x01,
     XLF_KERNEL_64 = 0x01,
@@ -136,20 +137,12 @@ struct space {
     size_t placed_count;
 };
 
-static bool overlaps(const struct addr_range *r, u64 start, u64 end)
+/* One of the n ranges that is in the way of [start, end), or NULL. */
+static const struct addr_range *conflict(const struct addr_range *r, size_t n, u64 start, u64 end)
 {
-    return r->start < end && start < r->end && r->start < r->end;
-}
-
-/* Something that is in the way of [start, end), or NULL. */
-static const struct addr_range *conflict(const struct space *s, u64 start, u64 end)
-{
-    for (size_t i = 0; i < s->taken_count; i++)
-        if (overlaps(&s->taken[i], start, end))
-            return &s->taken[i];
-    for (size_t i = 0; i < s->placed_count; i++)
-        if (overlaps(&s->placed[i], start, end))
-            return &s->placed[i];
+    for (; n; n--, r++)
+        if (r->start < end && start < r->end && r->start < r->end)
+            return r;
     return NULL;
 }
 
@@ -168,8 +161,10 @@ static u64 find_place(const struct space *s, u64 low, u64 high, u64 size, u64 al
 
         /* Each thing in the way is passed once: `at` only grows. */
         while (m->type == MEM_RAM && at < end && size <= end - at) {
-            const struct addr_range *r = conflict(s, at, at + size);
+            const struct addr_range *r = conflict(s->taken, s->taken_count, at, at + size);
 
+            if (!r)
+                r = conflict(s->placed, s->placed_count, at, at + size);
             if (!r)
                 return at;
             if (r->end >= end)
@@ -178,12 +173,6 @@ static u64 find_place(const struct space *s, u64 low, u64 high, u64 size, u64 al
         }
     }
     return 0;
-}
-
-static bool initrd_may_stay(const struct space *s, const struct addr_range *r, u64 high)
-{
-    return IS_ALIGNED(r->start, PAGE_SIZE) &&
-           find_place(s, r->start, MIN(r->end, high), r->end - r->start, PAGE_SIZE) == r->start;
 }
 
 int linux_place(const struct mem_range *map, size_t map_count, const struct linux_image *image,
@@ -198,7 +187,9 @@ int linux_place(const struct mem_range *map, size_t map_count, const struct linu
     *out = (struct linux_placement){0};
     if (initrd && initrd->end > initrd->start) {
         out->initrd_size = initrd->end - initrd->start;
-        stays = initrd->start >= HIGH_START && initrd_may_stay(&s, initrd, high);
+        stays =
+            initrd->start >= HIGH_START && find_place(&s, initrd->start, MIN(initrd->end, high),
+                                                      out->initrd_size, PAGE_SIZE) == initrd->start;
         place_add(&s, initrd->start, initrd->end);
     }
     /* Below the preferred address the kernel would move itself there, over what is in the way. */
@@ -264,12 +255,7 @@ int linux_fill_boot_params(void *page, const void *file, const struct linux_plac
     store_u32(bp + HDR_CMDLINE_PTR, place->cmdline);
 
     bp[BP_E820_COUNT] = (u8)map_count;
-    for (size_t i = 0; i < map_count; i++) {
-        u8 *e = bp + BP_E820_TABLE + i * 20;
-
-        store_u64(e, map[i].base);
-        store_u64(e + 8, map[i].length);
-        store_u32(e + 16, map[i].type);
-    }
+    for (size_t i = 0; i < map_count; i++) /* struct mem_range begins as an entry does */
+        memcpy(bp + BP_E820_TABLE + i * E820_ENTRY, &map[i], E820_ENTRY);
     return 0;
 }

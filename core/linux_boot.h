@@ -9,7 +9,6 @@
 #include "core/types.h"
 
 #define LINUX_MAX_E820    128
-#define LINUX_ENTRY64     0x200  /* 64-bit entry point, from the load address */
 #define LINUX_PARAMS_SPAN 0x2000 /* what linux_placement.params has room for */
 
 struct linux_image {

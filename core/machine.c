@@ -33,10 +33,7 @@ void build_id_text(char *text, size_t size)
 
 void machine_reset(void)
 {
-    static const struct PACKED {
-        u16 limit;
-        u64 base;
-    } no_idt = {0, 0};
+    static const u8 no_idt[10]; /* base and limit 0 */
 
     outb(RESET_CONTROL, RESET_HARD & ~4);
     outb(RESET_CONTROL, RESET_HARD);

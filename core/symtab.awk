@@ -5,24 +5,16 @@
 
 BEGIN { count = 0; offset = 0 }
 
-$3 ~ /^_+(text_end|etext)$/ { end = substr($1, 9) }
-
 $2 ~ /^[tTwW]$/ && $1 ~ /^ffffffff/ {
     low = substr($1, 9)
-    if ($3 ~ /^_+(text|stext|etext)/)
-        next                    # section markers, not functions
-    if (low == last_low)
-        next                    # a second name of the same function
+    if ($3 == "text_start" || low == last_low)
+        next                    # no function; a second name of the same function
     last_low = low
     addr[count] = low
     name[count++] = $3
 }
 
 END {
-    if (count) {
-        addr[count] = end != "" ? end : "ffffffff"
-        name[count++] = ""
-    }
     print "section .rodata.symtab progbits alloc noexec nowrite align=4"
     print "global symtab_count, symtab_addrs, symtab_names, symtab_strings"
     print "symtab_count: dd " count

@@ -3,7 +3,7 @@
 #include "core/symtab.h"
 
 /* Made by core/symtab.awk, sorted by address. The image is linked into the top 4 GiB, so the low
- * half of an address tells it; the last entry is the end of the code and has an empty name. */
+ * half of an address tells it; the last entry is the end of the code. */
 extern const u32 symtab_count;
 extern const u32 symtab_addrs[];
 extern const u32 symtab_names[]; /* offsets into symtab_strings */

@@ -9,7 +9,6 @@
 /* Socle's own vectors. They are of the highest priority class, so that they arrive while a
  * level-triggered interrupt of dom0 is in service; Linux allocates no device vector above 0xeb. */
 enum {
-    APIC_VECTOR_FIRST = 0xf0,
     APIC_VECTOR_TIMER = 0xf0,
     APIC_VECTOR_KICK = 0xf1,
     APIC_VECTOR_STOP = 0xf2,
