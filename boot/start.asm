@@ -96,13 +96,10 @@ boot_entry:
         jz      .halt
         mov     ah, al
         mov     dx, 0x3fd
-        mov     ecx, 100000
 .wait:
         in      al, dx
         test    al, 0x20
-        jnz     .ready
-        loop    .wait
-.ready:
+        jz      .wait
         mov     al, ah
         mov     dx, 0x3f8
         out     dx, al
@@ -188,8 +185,6 @@ section .boot
 bits 32
 ap_protected:
         mov     ax, 0x10
-        mov     ds, ax
-        mov     es, ax
         mov     ss, ax
         mov     esp, ap_stack_top
         call    enter_long_mode

@@ -135,26 +135,17 @@ static void map_extent(paddr_t start, paddr_t end, u32 flags)
         fatal("dom0's memory from 0x%lx on cannot be mapped (error %d)", pfn << PAGE_SHIFT, err);
 }
 
-static const struct addr_range *next_hole(paddr_t pa)
+/* Maps [start, end) but for the holes from number `hole` on. */
+static void map_around_holes(paddr_t start, paddr_t end, u32 flags, u32 hole)
 {
-    const struct addr_range *next = NULL;
-
-    for (u32 i = 0; i < ARRAY_SIZE(holes); i++)
-        if (holes[i].end > pa && (!next || holes[i].start < next->start))
-            next = &holes[i];
-    return next;
-}
-
-static void map_around_holes(paddr_t start, paddr_t end, u32 flags)
-{
-    while (start < end) {
-        const struct addr_range *hole = next_hole(start);
-        paddr_t stop = hole ? MIN(hole->start, end) : end;
-
-        if (start < stop)
-            map_extent(start, stop, flags);
-        start = stop < end ? hole->end : end;
+    if (start >= end)
+        return;
+    if (hole == ARRAY_SIZE(holes)) {
+        map_extent(start, end, flags);
+        return;
     }
+    map_around_holes(start, MIN(holes[hole].start, end), flags, hole + 1);
+    map_around_holes(MAX(holes[hole].end, start), end, flags, hole + 1);
 }
 
 /* Where memory types matter in the tables, RAM and the rest are mapped apart. */
@@ -169,11 +160,11 @@ static void map_by_type(paddr_t limit, u32 flags)
 
         if ((m->type != MEM_RAM && m->type != MEM_ACPI && m->type != MEM_NVS) || start >= end)
             continue;
-        map_around_holes(pos, start, flags | NPT_MAP_DEVICE);
-        map_around_holes(start, end, flags);
+        map_around_holes(pos, start, flags | NPT_MAP_DEVICE, 0);
+        map_around_holes(start, end, flags, 0);
         pos = end;
     }
-    map_around_holes(pos, limit, flags | NPT_MAP_DEVICE);
+    map_around_holes(pos, limit, flags | NPT_MAP_DEVICE, 0);
 }
 
 static void map_machine(const struct addr_range *heap)
@@ -186,7 +177,7 @@ static void map_machine(const struct addr_range *heap)
     holes[1] = *heap;
     holes[2] = (struct addr_range){APIC_DEFAULT_PA, APIC_DEFAULT_PA + PAGE_SIZE};
     if (vendor->npt_format->ram == vendor->npt_format->device)
-        map_around_holes(0, limit, flags);
+        map_around_holes(0, limit, flags, 0);
     else
         map_by_type(limit, flags);
 }

@@ -56,31 +56,20 @@ static struct group *group_of(pfn_t pfn)
 
 u16 frame_owner(pfn_t pfn)
 {
-    return pfn < frame_end ? __atomic_load_n(&frames[pfn].owner, __ATOMIC_RELAXED) : FRAME_NONE;
-}
-
-static void set_owner_in_group(pfn_t pfn, u64 n, u16 owner)
-{
-    struct group *g = group_of(pfn);
-
-    spin_lock(&g->lock);
-    for (u64 i = 0; i < n; i++) {
-        struct frame *f = &frames[pfn + i];
-
-        ASSERT(!f->maps && !g->lends && !f->pins);
-        __atomic_fetch_sub(&g->owned[f->owner], 1, __ATOMIC_RELAXED);
-        __atomic_fetch_add(&g->owned[owner], 1, __ATOMIC_RELAXED);
-        __atomic_store_n(&f->owner, owner, __ATOMIC_RELAXED);
-    }
-    spin_unlock(&g->lock);
+    return pfn < frame_end ? frames[pfn].owner : FRAME_NONE;
 }
 
 void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
 {
     ASSERT(in_table(pfn, n));
-    for (u64 step; n; pfn += step, n -= step) {
-        step = in_group(pfn, n);
-        set_owner_in_group(pfn, step, owner);
+    for (; n; pfn++, n--) {
+        struct group *g = group_of(pfn);
+        struct frame *f = &frames[pfn];
+
+        ASSERT(!f->maps && !g->lends && !f->pins);
+        g->owned[f->owner]--;
+        g->owned[owner]++;
+        f->owner = owner;
     }
 }
 
@@ -88,10 +77,8 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
 static bool all_dom0(pfn_t pfn, u64 n, bool holes)
 {
     const struct group *g = group_of(pfn);
-    u32 good = __atomic_load_n(&g->owned[FRAME_DOM0], __ATOMIC_RELAXED);
+    u32 good = g->owned[FRAME_DOM0] + (holes ? g->owned[FRAME_NONE] : 0);
 
-    if (holes)
-        good += __atomic_load_n(&g->owned[FRAME_NONE], __ATOMIC_RELAXED);
     while (good < FRAME_GROUP && n-- > 0) {
         u16 owner = frame_owner(pfn + n);
 
@@ -168,22 +155,20 @@ void frame_unlend(pfn_t pfn, u64 n, bool huge)
 
 int frame_lend(pfn_t pfn, u64 n, bool huge)
 {
-    u64 done = 0;
-    int err = 0;
-
     ASSERT(!huge || IS_ALIGNED(pfn | n, FRAME_GROUP));
     if (!in_table(pfn, n))
         return -E_PERM;
-    while (!err && done < n) {
-        u64 step = in_group(pfn + done, n - done);
+    for (u64 done = 0, step; done < n; done += step) {
+        int err;
 
+        step = in_group(pfn + done, n - done);
         err = lend_in_group(pfn + done, step, huge);
-        if (!err)
-            done += step;
+        if (err) {
+            frame_unlend(pfn, done, huge);
+            return err;
+        }
     }
-    if (err)
-        frame_unlend(pfn, done, huge);
-    return err;
+    return 0;
 }
 
 void frame_lend_split(pfn_t pfn)

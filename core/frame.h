@@ -30,7 +30,8 @@ u64 frame_table_bytes(pfn_t max_pfn);
 /* Boot only: takes a zeroed, 8-byte aligned table of that size; all frames are FRAME_NONE. */
 void frame_init(void *table, pfn_t max_pfn);
 
-/* Boot only: the range must be within the table, and neither lent nor pinned. */
+/* Boot only, by one processor: owners are constant after it. The range must be within the table,
+ * and neither lent nor pinned. */
 void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner);
 
 /* FRAME_NONE for frames beyond the table. */

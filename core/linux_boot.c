@@ -222,15 +222,6 @@ int linux_place(const struct mem_range *map, size_t map_count, const struct linu
 
 /* ---- boot parameters ---- */
 
-static void fill_screen(u8 *bp)
-{
-    bp[BP_VIDEO_MODE] = 3;
-    bp[BP_VIDEO_COLS] = 80;
-    bp[BP_VIDEO_LINES] = 25;
-    bp[BP_VIDEO_IS_VGA] = 1;
-    bp[BP_VIDEO_POINTS] = 16;
-}
-
 int linux_fill_boot_params(void *page, const void *file, const struct linux_placement *place,
                            const struct mem_range *map, size_t map_count, paddr_t rsdp)
 {
@@ -242,7 +233,11 @@ int linux_fill_boot_params(void *page, const void *file, const struct linux_plac
         return -E_2BIG;
     memset(bp, 0, PAGE_SIZE);
     memcpy(bp + HDR_SETUP_SECTS, f + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
-    fill_screen(bp);
+    bp[BP_VIDEO_MODE] = 3;
+    bp[BP_VIDEO_COLS] = 80;
+    bp[BP_VIDEO_LINES] = 25;
+    bp[BP_VIDEO_IS_VGA] = 1;
+    bp[BP_VIDEO_POINTS] = 16;
     store_u64(bp + BP_RSDP, rsdp);
 
     bp[HDR_LOADER] = 0xff;                          /* no number assigned */

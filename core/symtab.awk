@@ -5,29 +5,22 @@
 
 BEGIN { count = 0; offset = 0 }
 
-$2 ~ /^[tTwW]$/ && $1 ~ /^ffffffff/ {
+$2 ~ /^[tTwW]$/ && $1 ~ /^ffffffff/ && $3 != "text_start" {
     low = substr($1, 9)
-    if ($3 == "text_start" || low == last_low)
-        next                    # no function; a second name of the same function
+    if (low == last_low)
+        next                    # a second name of the same function
     last_low = low
-    addr[count] = low
-    name[count++] = $3
+    entries = entries "    dd 0x" low ", " offset "\n"
+    strings = strings "    db '" $3 "', 0\n"
+    offset += length($3) + 1
+    count++
 }
 
 END {
     print "section .rodata.symtab progbits alloc noexec nowrite align=4"
-    print "global symtab_count, symtab_addrs, symtab_names, symtab_strings"
+    print "global symtab_count, symtab, symtab_strings"
     print "symtab_count: dd " count
-    print "symtab_addrs:"
-    for (i = 0; i < count; i++)
-        print "    dd 0x" addr[i]
-    print "symtab_names:"
-    for (i = 0; i < count; i++) {
-        print "    dd " offset
-        offset += length(name[i]) + 1
-    }
-    print "symtab_strings:"
-    for (i = 0; i < count; i++)
-        print "    db '" name[i] "', 0"
+    print "symtab:\n" entries
+    print "symtab_strings:\n" strings
     print "section .note.GNU-stack noalloc noexec nowrite progbits"
 }

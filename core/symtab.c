@@ -5,8 +5,9 @@
 /* Made by core/symtab.awk, sorted by address. The image is linked into the top 4 GiB, so the low
  * half of an address tells it; the last entry is the end of the code. */
 extern const u32 symtab_count;
-extern const u32 symtab_addrs[];
-extern const u32 symtab_names[]; /* offsets into symtab_strings */
+extern const struct {
+    u32 addr, name; /* an offset into symtab_strings */
+} symtab[];
 extern const char symtab_strings[];
 
 #define IMAGE_HIGH_HALF 0xffffffffull
@@ -20,14 +21,13 @@ const char *symtab_lookup(u64 addr, u64 *offset)
     while (first < last) { /* first: number of entries at or below the address */
         u32 middle = first + (last - first) / 2;
 
-        if (symtab_addrs[middle] <= low)
+        if (symtab[middle].addr <= low)
             first = middle + 1;
         else
             last = middle;
     }
     if (first == 0 || first == symtab_count)
         return NULL;
-    if (offset)
-        *offset = low - symtab_addrs[first - 1];
-    return symtab_strings + symtab_names[first - 1];
+    *offset = low - symtab[first - 1].addr;
+    return symtab_strings + symtab[first - 1].name;
 }

@@ -8,8 +8,7 @@
 #include "core/types.h"
 
 /* Finds the function that holds addr. Returns its name and stores addr's distance from its start in
- * *offset (may be NULL); returns NULL where addr lies outside Socle's code. The name lives for
- * ever. */
+ * *offset; returns NULL where addr lies outside Socle's code. The name lives for ever. */
 const char *symtab_lookup(u64 addr, u64 *offset);
 
 #endif

@@ -90,15 +90,13 @@ void apic_timer_calibrate(u64 tsc_khz)
 
     if (deadline_mode)
         return;
-    write_reg(VLAPIC_REG_LVT_TIMER, APIC_LVT_MASKED | APIC_VECTOR_TIMER);
-    write_reg(VLAPIC_REG_TMICT, ~0u);
+    write_reg(VLAPIC_REG_TMICT, ~0u); /* does not run out meanwhile */
     start = rdtsc();
     while (rdtsc() - start < tsc_khz * 10)
         cpu_relax();
     ticks = ~0u - read_reg(VLAPIC_REG_TMCCT);
     elapsed = rdtsc() - start;
     write_reg(VLAPIC_REG_TMICT, 0);
-    write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER);
     ticks_per_tsc = (ticks << TIMER_SHIFT) / elapsed;
     longest_tsc = (elapsed << 30) / MAX(ticks, 1u);
     log_info("local APIC timer: %lu kHz", (ticks * tsc_khz / elapsed));

@@ -51,8 +51,6 @@ static void uart_putc(char c)
      * waiting until the port is ready by itself. */
     u32 polls = uart_stuck ? 1 : UART_POLLS;
 
-    if (!uart_port)
-        return;
     while (polls && !(inb(uart_port + UART_LSR) & LSR_THRE))
         polls--;
     uart_stuck = !polls;

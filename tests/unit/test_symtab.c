@@ -10,12 +10,11 @@
 
 #define HIGH 0xffffffff00000000ull
 
-extern const u32 symtab_count, symtab_addrs[], symtab_names[];
+extern const u32 symtab_count, symtab[][2];
 extern const char symtab_strings[];
 
 const u32 symtab_count = 4;
-const u32 symtab_addrs[] = {0x80100000, 0x80100020, 0x80100100, 0x80100180};
-const u32 symtab_names[] = {0, 4, 8, 14};
+const u32 symtab[][2] = {{0x80100000, 0}, {0x80100020, 4}, {0x80100100, 8}, {0x80100180, 14}};
 const char symtab_strings[] = "one\0two\0three\0";
 
 static void finds_the_function_that_holds_an_address(void **state)
@@ -27,19 +26,22 @@ static void finds_the_function_that_holds_an_address(void **state)
     assert_int_equal(offset, 0);
     assert_string_equal(symtab_lookup(HIGH | 0x8010001f, &offset), "one");
     assert_int_equal(offset, 0x1f);
-    assert_string_equal(symtab_lookup(HIGH | 0x80100020, NULL), "two");
+    assert_string_equal(symtab_lookup(HIGH | 0x80100020, &offset), "two");
+    assert_int_equal(offset, 0);
     assert_string_equal(symtab_lookup(HIGH | 0x8010017f, &offset), "three");
     assert_int_equal(offset, 0x7f);
 }
 
 static void knows_nothing_outside_the_code(void **state)
 {
+    u64 offset;
+
     (void)state;
-    assert_null(symtab_lookup(0, NULL));
-    assert_null(symtab_lookup(0x80100000, NULL));
-    assert_null(symtab_lookup(HIGH | 0x800fffff, NULL));
-    assert_null(symtab_lookup(HIGH | 0x80100180, NULL));
-    assert_null(symtab_lookup(~0ull, NULL));
+    assert_null(symtab_lookup(0, &offset));
+    assert_null(symtab_lookup(0x80100000, &offset));
+    assert_null(symtab_lookup(HIGH | 0x800fffff, &offset));
+    assert_null(symtab_lookup(HIGH | 0x80100180, &offset));
+    assert_null(symtab_lookup(~0ull, &offset));
 }
 
 int main(void)
