@@ -303,6 +303,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_gp(v);
     case SVM_EXIT_NMI:
+    case SVM_EXIT_SMI: /* it is taken where GIF is set next; RSM is not the guest's */
     case SVM_EXIT_INIT:
         return handle_interrupt(v, c);
     case SVM_EXIT_SHUTDOWN:

@@ -11,6 +11,7 @@
 enum {
     INTERCEPT_INTR = BIT(0),
     INTERCEPT_NMI = BIT(1),
+    INTERCEPT_SMI = BIT(2),
     INTERCEPT_INIT = BIT(3),
     INTERCEPT_VINTR = BIT(4),
     INTERCEPT_RDPMC = BIT(15),
@@ -46,6 +47,7 @@ enum svm_exit {
     SVM_EXIT_EXCP_BASE = 0x40,
     SVM_EXIT_INTR = 0x60,
     SVM_EXIT_NMI = 0x61,
+    SVM_EXIT_SMI = 0x62,
     SVM_EXIT_INIT = 0x63,
     SVM_EXIT_VINTR = 0x64,
     SVM_EXIT_RDPMC = 0x6f,

@@ -19,3 +19,12 @@ def test_no_ept(machine):
     said = m.expect(CAUSE).group(1)
     assert "this processor has no" in said or "EPT" in said
     assert m.process.poll() is None
+
+
+def test_dom0_on_the_second_svm(machine):
+    """dom0 turns ACPI on, by which the firmware's SMI comes while dom0 runs."""
+    m = machine(name="svm-bochs", cmdline="socle.demo=0")
+    m.login(90)
+    assert "features     npt nrips flush-by-asid\n" in m.shell("soclectl info").output
+    m.send("poweroff\n")
+    m.wait_exit(30)
