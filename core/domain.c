@@ -102,7 +102,7 @@ bool domain_get_of(struct domain *d)
     return false;
 }
 
-struct domain *domain_get(u32 id)
+struct domain *domain_get(u64 id)
 {
     struct domain *d = NULL;
 
@@ -120,7 +120,7 @@ void domain_put(struct domain *d)
     __atomic_fetch_sub(&d->refs, 1, __ATOMIC_ACQ_REL);
 }
 
-struct domain *domain_next(u32 id)
+struct domain *domain_next(u64 id)
 {
     struct domain *d = NULL;
 
@@ -129,11 +129,19 @@ struct domain *domain_next(u32 id)
     return d;
 }
 
+struct domain *domain_after(struct domain *d)
+{
+    u32 id = d->id;
+
+    domain_put(d);
+    return domain_next(id + 1);
+}
+
 /* ---- the end of a domain ---- */
 
 /* The domain, with its destroy lock: one destroyer at a time. It stays in the table until that one
  * has taken it out, so the lock is tried while it is certain to be there. */
-static int begin_destroy(u32 id, struct domain **out)
+static int begin_destroy(u64 id, struct domain **out)
 {
     int err = -E_NOENT;
 
@@ -209,7 +217,7 @@ static int destroy_piece(struct domain *d)
     return 0;
 }
 
-int domain_destroy(u32 id)
+int domain_destroy(u64 id)
 {
     struct domain *d = NULL;
     int err = begin_destroy(id, &d);
@@ -228,16 +236,11 @@ int domain_destroy(u32 id)
 
 static int set_affinity(struct domain *d, u64 mask)
 {
-    u64 affinity[SCHED_CPU_WORDS] = {mask};
-
     if (pcpu_count < 64 && mask && !(mask & (BIT(pcpu_count) - 1)))
         return -E_INVAL;
-    for (u32 i = 0; i < SCHED_CPU_WORDS && !mask; i++)
-        affinity[i] = ~0ull;
     d->affinity = mask;
-    for (u32 i = 0; i < d->vcpu_count; i++) {
-        pcpu_kick(sched_set_affinity(&d->vcpus[i]->se, affinity, rdtsc()));
-    }
+    for (u32 i = 0; i < d->vcpu_count; i++)
+        vcpu_follow_affinity(d->vcpus[i]);
     return 0;
 }
 
@@ -280,7 +283,7 @@ static int set_name(struct domain *d, u32 offset, u64 text)
     return 0;
 }
 
-static int set_locked(struct domain *d, u32 param, u64 value)
+static int set_locked(struct domain *d, u64 param, u64 value)
 {
     switch (param) {
     case SOCLE_PARAM_WEIGHT:
@@ -302,7 +305,7 @@ static int set_locked(struct domain *d, u32 param, u64 value)
 
 /* Under the lock, so that a vCPU that is just being made follows either the old value or the new
  * one. */
-int domain_set(struct domain *d, u32 param, u64 value)
+int domain_set(struct domain *d, u64 param, u64 value)
 {
     int err;
 

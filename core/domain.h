@@ -53,18 +53,20 @@ static inline bool domain_has(const struct domain *d, u32 flag)
 int domain_create(void);
 
 /* Takes a reference, NULL if there is no such domain or it is dying. domain_put gives it back. */
-struct domain *domain_get(u32 id);
+struct domain *domain_get(u64 id);
 bool domain_get_of(struct domain *d); /* the same for one that is known: false when it is dying */
 void domain_put(struct domain *d);
 
 /* A bounded piece of the end of a domain. 0, -E_AGAIN, -E_NOENT. */
-int domain_destroy(u32 id);
+int domain_destroy(u64 id);
 
 /* -E_INVAL: no such parameter or value; -E_BUSY: too late for it. */
-int domain_set(struct domain *d, u32 param, u64 value);
+int domain_set(struct domain *d, u64 param, u64 value);
 
-/* The next domain with an id of at least `id`, with a reference; NULL at the end. */
-struct domain *domain_next(u32 id);
+/* The next domain with an id of at least `id`, with a reference; NULL at the end. domain_after(d)
+ * gives d's reference back and goes on behind it. */
+struct domain *domain_next(u64 id);
+struct domain *domain_after(struct domain *d);
 
 /* Fills one entry of a list. */
 void domain_describe(struct domain *d, struct socle_domain_info *out);

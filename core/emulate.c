@@ -79,7 +79,7 @@ static int decode(struct emulation *e)
 
     do {
         gva_t gva = zero_extend(seg_base(v, SOCLE_SEG_CS) + v->rip + e->fetched, MAX(mode, 4));
-        u64 n = MIN(sizeof(e->bytes) - e->fetched, PAGE_SIZE - (gva & ~PAGE_MASK));
+        u64 n = MIN(sizeof(e->bytes) - e->fetched, PAGE_LEFT(gva));
 
         err = gmem_read_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
         if (err)

@@ -4,6 +4,7 @@
 #include "core/gmem.h"
 #include "core/lib.h"
 #include "core/paging.h"
+#include "core/panic.h"
 
 #define PTE_TOO_WIDE 0x000f000000000000ull /* guest-physical addresses have 48 bits at most */
 
@@ -269,79 +270,67 @@ int gmem_translate(struct vcpu *v, gva_t gva, u32 access, gpa_t *gpa)
 
 /* ---- copies ---- */
 
-static size_t left_in_page(u64 address, size_t len)
-{
-    return MIN(len, PAGE_SIZE - (address & ~PAGE_MASK));
-}
-
 int gmem_read(struct vcpu *v, gpa_t gpa, void *buf, size_t len, bool fetch)
 {
     paddr_t pa;
+    int err = find_ram(v, gpa, fetch ? PF_FETCH : 0, &pa);
 
-    for (size_t done = 0, n; done < len; done += n) {
-        int err = find_ram(v, gpa + done, fetch ? PF_FETCH : 0, &pa);
-
-        if (err)
-            return err;
-        n = left_in_page(gpa + done, len - done);
-        memcpy((u8 *)buf + done, window_map(WINDOW_READ, pa), n);
-        window_unmap(WINDOW_READ);
-    }
+    ASSERT(len <= PAGE_LEFT(gpa));
+    if (err)
+        return err;
+    memcpy(buf, window_map(WINDOW_READ, pa), len);
+    window_unmap(WINDOW_READ);
     return 0;
 }
 
 int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len)
 {
     paddr_t pa;
+    int err = find_ram(v, gpa, PF_WRITE, &pa);
 
-    for (size_t done = 0; done < len; done += left_in_page(gpa + done, len - done)) {
-        int err = find_ram(v, gpa + done, PF_WRITE, &pa);
-
-        if (err)
-            return err;
-    }
-    for (size_t done = 0, n; done < len; done += n) {
-        int err = find_ram(v, gpa + done, PF_WRITE, &pa);
-
-        if (err)
-            return err;
-        n = left_in_page(gpa + done, len - done);
-        memcpy(window_map(WINDOW_WRITE, pa), (const u8 *)buf + done, n);
-        window_unmap(WINDOW_WRITE);
-    }
+    ASSERT(len <= PAGE_LEFT(gpa));
+    if (err)
+        return err;
+    memcpy(window_map(WINDOW_WRITE, pa), buf, len);
+    window_unmap(WINDOW_WRITE);
     return 0;
 }
 
-/* The two parts of a linear range: gpa[1] only when it crosses into a second page. */
+/* The two parts of a linear range: gpa[1] only when it crosses into a second page, which is then
+ * known to be RAM. */
 static int translate_range(struct vcpu *v, gva_t gva, size_t len, u32 access, gpa_t gpa[2])
 {
-    size_t first = left_in_page(gva, len);
+    paddr_t pa;
     int err = gmem_translate(v, gva, access, &gpa[0]);
 
-    return err || first == len ? err : gmem_translate(v, gva + first, access, &gpa[1]);
+    if (err || len <= PAGE_LEFT(gva))
+        return err;
+    err = gmem_translate(v, gva + PAGE_LEFT(gva), access, &gpa[1]);
+    return err ? err : find_ram(v, gpa[1], access, &pa);
 }
 
 int gmem_read_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access)
 {
-    size_t first = left_in_page(gva, len);
-    gpa_t gpa[2] = {0, 0};
+    size_t first = MIN(len, PAGE_LEFT(gva));
+    gpa_t gpa[2];
     int err = translate_range(v, gva, len, access, gpa);
 
     if (!err)
         err = gmem_read(v, gpa[0], buf, first, access & PF_FETCH);
-    return err ? err : gmem_read(v, gpa[1], (u8 *)buf + first, len - first, access & PF_FETCH);
+    if (!err && first < len)
+        err = gmem_read(v, gpa[1], (u8 *)buf + first, len - first, access & PF_FETCH);
+    return err;
 }
 
 int gmem_write_linear(struct vcpu *v, gva_t gva, const void *buf, size_t len)
 {
-    size_t first = left_in_page(gva, len);
-    gpa_t gpa[2] = {0, 0};
-    paddr_t pa;
+    size_t first = MIN(len, PAGE_LEFT(gva));
+    gpa_t gpa[2];
     int err = translate_range(v, gva, len, PF_WRITE, gpa);
 
-    if (!err && first < len)
-        err = find_ram(v, gpa[1], PF_WRITE, &pa);
     if (!err)
         err = gmem_write(v, gpa[0], buf, first);
-    return err ? err : gmem_write(v, gpa[1], (const u8 *)buf + first, len - first);
+    if (!err && first < len)
+        err = gmem_write(v, gpa[1], (const u8 *)buf + first, len - first);
+    return err;
 }

@@ -23,13 +23,14 @@
  * does; but protection keys are not looked at. */
 int gmem_translate(struct vcpu *v, gva_t gva, u32 access, gpa_t *gpa);
 
-/* Copies guest-physical memory, over any number of pages. A read may have filled a part of buf when
- * it fails, a write has changed nothing (unless dom0 unmaps at the same moment). `fetch`: the bytes
- * are code, which matters only to dom0. */
+/* Copies guest-physical memory within one page. `fetch`: the bytes are code, which matters only to
+ * dom0. */
 int gmem_read(struct vcpu *v, gpa_t gpa, void *buf, size_t len, bool fetch);
 int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len);
 
-/* The same with linear addresses, at most PAGE_SIZE bytes. `access`: 0 or PF_FETCH. */
+/* The same with linear addresses, at most PAGE_SIZE bytes, which may cross into a second page. A
+ * write that fails has changed nothing (unless dom0 unmaps at the same moment). `access`: 0 or
+ * PF_FETCH. */
 int gmem_read_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access);
 int gmem_write_linear(struct vcpu *v, gva_t gva, const void *buf, size_t len);
 

@@ -63,20 +63,12 @@ static int copy_in(void *data, u64 gpa, size_t len)
 
 /* ---- information ---- */
 
-static u64 count_domains(u32 *vcpus)
+static void count_domains(struct socle_info *info)
 {
-    u32 domains = 0;
-
-    *vcpus = 0;
-    for (struct domain *d = domain_next(0); d;) {
-        u32 next = d->id + 1;
-
-        domains++;
-        *vcpus += d->vcpu_count;
-        domain_put(d);
-        d = domain_next(next);
+    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
+        info->domains++;
+        info->vcpus += d->vcpu_count;
     }
-    return domains;
 }
 
 static s64 call_info(const struct args *x)
@@ -96,7 +88,7 @@ static s64 call_info(const struct args *x)
     info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
     info->uptime_ns = tsc_to_ns(rdtsc() - tsc_boot);
     info->frames_lent = frame_lent_pages();
-    info->domains = (u32)count_domains(&info->vcpus);
+    count_domains(info);
     return copy_out(x->a, info, sizeof(*info));
 }
 
@@ -113,15 +105,10 @@ static s64 call_log_read(const struct args *x)
 static s64 call_domain_list(const struct args *x)
 {
     struct socle_domain_list *list = memset(call_buffer(), 0, PAGE_SIZE);
-    struct domain *d = x->a < SOCLE_MAX_DOMAINS ? domain_next((u32)x->a) : NULL;
+    struct domain *d = domain_next(x->a);
 
-    while (d && list->count < SOCLE_LIST_MAX) {
-        u32 next = d->id + 1;
-
+    for (; d && list->count < SOCLE_LIST_MAX; d = domain_after(d))
         domain_describe(d, &list->domain[list->count++]);
-        domain_put(d);
-        d = domain_next(next);
-    }
     if (d) {
         list->next = d->id;
         domain_put(d);
@@ -145,13 +132,6 @@ static s64 stats_of(struct vcpu *v, u64 gpa)
 
 /* ---- memory ---- */
 
-static int check_extent(u64 gfn, u64 pages)
-{
-    if (!pages || gfn >= BIT(NPT_GFN_BITS) || pages > BIT(NPT_GFN_BITS) - gfn)
-        return -E_INVAL;
-    return 0;
-}
-
 /* The table functions do a piece at a time; this many, and then dom0's interrupts get their turn. A
  * call that is repeated passes over what is done already, 4,096 leaves a piece: more than PROTECT's
  * longest extent has. */
@@ -169,8 +149,7 @@ static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
     int err = 0;
 
     if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
-        check_extent(gfn, pages) || pages > SOCLE_MAP_MAX_PAGES ||
-        !is_congruent(gfn, mfn, pages, flags))
+        pages > SOCLE_MAP_MAX_PAGES || !is_congruent(gfn, mfn, pages, flags))
         return -E_INVAL;
     /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped.
      */
@@ -193,17 +172,13 @@ typedef int (*take_fn)(struct npt *, u64, u64, u64 *);
 static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
 {
     u64 done, total = 0;
-    int err = check_extent(gfn, pages);
+    int err = -E_AGAIN;
 
-    if (!err && take == npt_protect && pages > SOCLE_MAP_MAX_PAGES)
-        err = -E_INVAL;
-    if (err)
-        return err;
-    for (int i = 0; i < PIECES; i++) {
+    if (take == npt_protect && pages > SOCLE_MAP_MAX_PAGES)
+        return -E_INVAL;
+    for (int i = 0; i < PIECES && err == -E_AGAIN; i++) {
         err = take(&d->npt, gfn + total, pages - total, &done);
         total += done;
-        if (err != -E_AGAIN)
-            break;
     }
     return err;
 }
@@ -236,7 +211,7 @@ static s64 start_vcpu(struct vcpu *d, struct vcpu *v, u64 flags)
 
 static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *result)
 {
-    struct vcpu *v = x->a < SOCLE_MAX_VCPUS ? vcpu_get((u32)x->a) : NULL;
+    struct vcpu *v = vcpu_get(x->a);
 
     *result = -E_NOENT;
     if (!v)
@@ -255,47 +230,30 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
     return VCPU_RESUME;
 }
 
-typedef s64 (*state_fn)(struct vcpu *, const struct args *);
+/* GET copies in as well: MSRS names in the buffer what it wants. */
+static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
+{
+    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
+    int n = x->d > PAGE_SIZE ? -E_INVAL : copy_in(buffer, x->c, x->d);
+
+    if (n)
+        return n;
+    if (set)
+        return state_set(v, x->b, buffer, (u32)x->d);
+    n = state_get(v, x->b, buffer, (u32)x->d);
+    return n >= 0 && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
+}
 
 /* With the state lock, so that no RUN comes between. */
-static s64 with_stopped(struct vcpu *v, const struct args *x, state_fn fn)
+static s64 get_or_set_state(struct vcpu *v, const struct args *x, bool set)
 {
-    s64 err = -E_BUSY;
+    s64 result;
 
     if (!spin_trylock(&v->state_lock))
         return -E_BUSY;
-    if (vcpu_settled(v))
-        err = fn(v, x);
+    result = vcpu_settled(v) ? copy_state(v, x, set) : -E_BUSY;
     spin_unlock(&v->state_lock);
-    return err;
-}
-
-static s64 get_state(struct vcpu *v, const struct args *x)
-{
-    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
-    int n;
-
-    if (x->b > 0xffffffff || x->d > PAGE_SIZE)
-        return -E_INVAL;
-    /* MSRS names in the buffer what it wants. */
-    n = x->b == SOCLE_STATE_MSRS ? copy_in(buffer, x->c, x->d) : check_page(x->c);
-    if (n)
-        return n;
-    n = state_get(v, (u32)x->b, buffer, (u32)x->d);
-    if (n >= 0 && copy_out(x->c, buffer, x->d))
-        return -E_PERM;
-    return n;
-}
-
-static s64 set_state(struct vcpu *v, const struct args *x)
-{
-    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
-    int err;
-
-    if (x->b > 0xffffffff || x->d > PAGE_SIZE)
-        return -E_INVAL;
-    err = copy_in(buffer, x->c, x->d);
-    return err ? err : state_set(v, (u32)x->b, buffer, (u32)x->d);
+    return result;
 }
 
 static s64 signal_vcpu(struct vcpu *v, u64 what)
@@ -320,28 +278,21 @@ static s64 signal_vcpu(struct vcpu *v, u64 what)
     return 0;
 }
 
-static s64 stop_vcpu(struct vcpu *v)
-{
-    return v->page ? vcpu_stop(v) : -E_INVAL;
-}
-
 static s64 vcpu_call(u64 nr, const struct args *x)
 {
-    struct vcpu *v = x->a < SOCLE_MAX_VCPUS ? vcpu_get((u32)x->a) : NULL;
+    struct vcpu *v = vcpu_get(x->a);
     s64 result = -E_INVAL;
 
     if (!v)
         return -E_NOENT;
     if (nr == SOCLE_HC_VCPU_STATS)
         result = stats_of(v, x->b);
-    else if (nr == SOCLE_HC_VCPU_STOP)
-        result = stop_vcpu(v);
     else if (!v->page)
         result = -E_INVAL; /* dom0 has its own vCPUs in hand already */
-    else if (nr == SOCLE_HC_VCPU_GET)
-        result = with_stopped(v, x, get_state);
-    else if (nr == SOCLE_HC_VCPU_SET)
-        result = with_stopped(v, x, set_state);
+    else if (nr == SOCLE_HC_VCPU_STOP)
+        result = vcpu_stop(v);
+    else if (nr == SOCLE_HC_VCPU_GET || nr == SOCLE_HC_VCPU_SET)
+        result = get_or_set_state(v, x, nr == SOCLE_HC_VCPU_SET);
     else if (nr == SOCLE_HC_VCPU_SIGNAL)
         result = signal_vcpu(v, x->b);
     domain_put(v->domain);
@@ -371,15 +322,14 @@ static s64 send_msi(struct domain *d, u64 address, u64 data)
 static s64 domain_call(u64 nr, const struct args *x)
 {
     /* Of dom0 only parameters can be set. */
-    bool named = x->a < SOCLE_MAX_DOMAINS && (x->a || nr == SOCLE_HC_DOMAIN_SET);
-    struct domain *d = named ? domain_get((u32)x->a) : NULL;
+    struct domain *d = x->a || nr == SOCLE_HC_DOMAIN_SET ? domain_get(x->a) : NULL;
     s64 result = -E_INVAL;
 
     if (!d)
         return -E_NOENT;
     switch (nr) {
     case SOCLE_HC_DOMAIN_SET:
-        result = x->b > 0xffffffff ? -E_INVAL : domain_set(d, (u32)x->b, x->c);
+        result = domain_set(d, x->b, x->c);
         break;
     case SOCLE_HC_MAP:
         result = map_extent(d, x->b, x->c, x->d, x->e);
@@ -428,7 +378,7 @@ enum vcpu_action hypercall(struct vcpu *d, s64 *result)
         *result = domain_create();
         break;
     case SOCLE_HC_DOMAIN_DESTROY:
-        *result = x.a < SOCLE_MAX_DOMAINS ? domain_destroy((u32)x.a) : -E_NOENT;
+        *result = domain_destroy(x.a);
         break;
     case SOCLE_HC_DOMAIN_LIST:
         *result = call_domain_list(&x);

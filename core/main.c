@@ -196,13 +196,10 @@ static void own_pages(paddr_t start, paddr_t end, u16 owner)
 static void init_memory(void)
 {
     pfn_t frames = ram_end >> PAGE_SHIFT;
-    void *table;
 
-    pool_init(phys_to_virt(heap.start), heap.end - heap.start);
-    table = pool_alloc_contig(frame_table_bytes(frames));
-    if (!table)
-        fatal("the heap is too small for the table of frames");
-    frame_init(table, frames);
+    frame_init(
+        pool_init(phys_to_virt(heap.start), heap.end - heap.start, frame_table_bytes(frames)),
+        frames);
     for (u32 i = 0; i < boot_info.map_count; i++) {
         const struct mem_range *m = &boot_info.map[i];
 

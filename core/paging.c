@@ -162,7 +162,7 @@ void window_unmap(unsigned int slot)
 void phys_read(void *dst, paddr_t src, size_t len)
 {
     for (size_t done = 0, n; done < len; done += n) {
-        n = MIN(len - done, PAGE_SIZE - ((src + done) & ~PAGE_MASK));
+        n = MIN(len - done, PAGE_LEFT(src + done));
         memcpy((char *)dst + done, window_map(WINDOW_READ, src + done), n);
     }
     window_unmap(WINDOW_READ);
@@ -171,7 +171,7 @@ void phys_read(void *dst, paddr_t src, size_t len)
 void phys_write(paddr_t dst, const void *src, size_t len)
 {
     for (size_t done = 0, n; done < len; done += n) {
-        n = MIN(len - done, PAGE_SIZE - ((dst + done) & ~PAGE_MASK));
+        n = MIN(len - done, PAGE_LEFT(dst + done));
         memcpy(window_map(WINDOW_WRITE, dst + done), (const char *)src + done, n);
     }
     window_unmap(WINDOW_WRITE);

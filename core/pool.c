@@ -13,9 +13,8 @@ struct free_page {
 static struct {
     struct spinlock lock;
     u8 *base;
-    u64 total; /* pages from base, the bitmap's own included */
+    u64 total; /* pages from base, the bitmap's own and the table's included */
     u64 fresh; /* index of the first page never handed out */
-    u64 end;   /* pages from here on went to pool_alloc_contig() */
     u64 free;
     struct free_page *list;
     /* A bit per page: handed out. It tells a double free; a pattern in the page itself could be
@@ -23,20 +22,20 @@ static struct {
     u64 *used;
 } pool;
 
-void pool_init(void *base, u64 bytes)
+void *pool_init(void *base, u64 bytes, u64 table_bytes)
 {
     u64 total = bytes >> PAGE_SHIFT;
     u64 map_bytes = ALIGN_UP(total / 8 + 1, PAGE_SIZE);
+    u64 taken = map_bytes + ALIGN_UP(table_bytes, PAGE_SIZE);
 
-    ASSERT(IS_ALIGNED((u64)base, PAGE_SIZE) && map_bytes < bytes);
+    ASSERT(IS_ALIGNED((u64)base, PAGE_SIZE) && table_bytes < bytes && taken < bytes);
     pool.base = base;
     pool.total = total;
-    pool.fresh = map_bytes >> PAGE_SHIFT;
-    pool.end = total;
-    pool.free = pool.end - pool.fresh;
+    pool.fresh = taken >> PAGE_SHIFT;
+    pool.free = total - pool.fresh;
     pool.list = NULL;
-    pool.used = base;
-    memset(pool.used, 0, map_bytes);
+    pool.used = memset(base, 0, taken);
+    return pool.base + map_bytes;
 }
 
 static u8 *take_page(void)
@@ -45,7 +44,7 @@ static u8 *take_page(void)
 
     if (page)
         pool.list = pool.list->next;
-    else if (pool.fresh < pool.end)
+    else if (pool.fresh < pool.total)
         page = pool.base + (pool.fresh++ << PAGE_SHIFT);
     return page;
 }
@@ -78,7 +77,7 @@ void pool_free(void *page, struct charge *charge)
     u64 index = offset >> PAGE_SHIFT;
     struct free_page *entry = page;
 
-    ASSERT(IS_ALIGNED(offset, PAGE_SIZE) && index < pool.end);
+    ASSERT(IS_ALIGNED(offset, PAGE_SIZE) && index < pool.total);
     spin_lock(&pool.lock);
     ASSERT(pool.used[index / 64] & BIT(index % 64));
     pool.used[index / 64] &= ~BIT(index % 64);
@@ -90,23 +89,6 @@ void pool_free(void *page, struct charge *charge)
         charge->pages--;
     }
     spin_unlock(&pool.lock);
-}
-
-void *pool_alloc_contig(u64 bytes)
-{
-    u64 pages = ALIGN_UP(bytes, PAGE_SIZE) >> PAGE_SHIFT;
-    u8 *start = NULL;
-
-    spin_lock(&pool.lock);
-    if (bytes && bytes <= pool.total << PAGE_SHIFT && pages <= pool.end - pool.fresh) {
-        pool.end -= pages;
-        pool.free -= pages;
-        start = pool.base + (pool.end << PAGE_SHIFT);
-    }
-    spin_unlock(&pool.lock);
-    if (start)
-        memset(start, 0, pages << PAGE_SHIFT);
-    return start;
 }
 
 u64 pool_free_pages(void)

@@ -14,9 +14,9 @@ struct charge {
     u64 limit; /* pages never exceeds it by an allocation; UINT64_MAX: no limit */
 };
 
-/* Gives the pool its memory: base is a page-aligned virtual address in the direct map. Boot only.
- */
-void pool_init(void *base, u64 bytes);
+/* Gives the pool its memory: base is a page-aligned virtual address in the direct map. Returns a
+ * zeroed, page-aligned part of it that is never handed out, of table_bytes. Boot only. */
+void *pool_init(void *base, u64 bytes, u64 table_bytes);
 
 /* A zeroed page, or NULL when the pool is empty or charge is at its limit. charge NULL: Socle's
  * own. */
@@ -25,10 +25,6 @@ void *pool_alloc(struct charge *charge);
 /* Gives back a page of pool_alloc() to the same charge. Whoever frees makes sure that no processor,
  * hardware page walks included, can still reach it. */
 void pool_free(void *page, struct charge *charge);
-
-/* Zeroed, page-aligned, contiguous memory from the pool's end, for boot only (the frame table);
- * never freed. NULL when there is not enough. */
-void *pool_alloc_contig(u64 bytes);
 
 u64 pool_free_pages(void);
 u64 pool_total_pages(void);

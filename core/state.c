@@ -335,7 +335,7 @@ static const struct section {
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
 };
 
-int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
+int state_get(struct vcpu *v, u64 section, void *buf, u32 len)
 {
     if (section == SOCLE_STATE_MSRS)
         return get_or_set_msrs(v, buf, len, false);
@@ -344,7 +344,7 @@ int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
     return sections[section].get(v, buf);
 }
 
-int state_set(struct vcpu *v, u32 section, void *buf, u32 len)
+int state_set(struct vcpu *v, u64 section, void *buf, u32 len)
 {
     if (section == SOCLE_STATE_MSRS)
         return get_or_set_msrs(v, buf, len, true);

@@ -29,6 +29,7 @@ typedef u64 pfn_t;   /* page frame number: an address >> PAGE_SHIFT */
 #define SIZE_1G    (1ull << 30)
 
 #define BIT(n)                (1ull << (n))
+#define PAGE_LEFT(a)          (PAGE_SIZE - ((a) & ~PAGE_MASK)) /* bytes to the end of its page */
 #define ARRAY_SIZE(a)         (sizeof(a) / sizeof((a)[0]))
 #define ALIGN_UP(x, a)        (((x) + (a)-1) & ~((u64)(a)-1))
 #define ALIGN_DOWN(x, a)      ((x) & ~((u64)(a)-1))

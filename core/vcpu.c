@@ -152,13 +152,19 @@ static int check_new(const struct domain *d, u32 apic_id)
     return 0;
 }
 
+void vcpu_follow_affinity(struct vcpu *v)
+{
+    u64 mask = v->domain->affinity, affinity[SCHED_CPU_WORDS];
+
+    memset(affinity, mask ? 0 : 0xff, sizeof(affinity));
+    affinity[0] = mask ? mask : ~0ull;
+    pcpu_kick(sched_set_affinity(&v->se, affinity, rdtsc()));
+}
+
 static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
 {
     struct domain *d = v->domain;
-    u64 affinity[SCHED_CPU_WORDS] = {d->affinity ? d->affinity : ~0ull};
 
-    for (u32 i = 1; i < SCHED_CPU_WORDS && !d->affinity; i++)
-        affinity[i] = ~0ull;
     v->apic_id = apic_id;
     v->port = port;
     v->cpu_loaded = NOT_LOADED;
@@ -168,7 +174,7 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     v->pending = PENDING_EVENT;
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
-    sched_set_affinity(&v->se, affinity, rdtsc());
+    vcpu_follow_affinity(v);
     vcpu_reset(v, false);
     if (!domain_has(d, DOMAIN_LAPIC))
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
@@ -222,7 +228,7 @@ void vcpu_destroy(struct vcpu *v)
     free_parts(v);
 }
 
-struct vcpu *vcpu_get(u32 handle)
+struct vcpu *vcpu_get(u64 handle)
 {
     struct vcpu *v;
 

@@ -200,7 +200,10 @@ int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
 void vcpu_destroy(struct vcpu *v);
 
 /* By handle, with a reference on its domain (domain_put(v->domain)); NULL if there is none. */
-struct vcpu *vcpu_get(u32 handle);
+struct vcpu *vcpu_get(u64 handle);
+
+/* The domain's affinity is another. */
+void vcpu_follow_affinity(struct vcpu *v);
 
 /* The state after RESET (power_on) or INIT. */
 void vcpu_reset(struct vcpu *v, bool init);

@@ -217,7 +217,7 @@ enum vcpu_action msr_complete(struct vcpu *v)
 }
 
 /* Sections up to GUEST_DEBUG are known; REGS only is real. */
-static int state_check(struct vcpu *v, u32 section, u32 len)
+static int state_check(struct vcpu *v, u64 section, u32 len)
 {
     __atomic_fetch_add(&fake.state_calls, 1, __ATOMIC_RELAXED);
     ASSERT(sched_state(&v->se) == SCHED_STOPPED && !sched_loaded(&v->se));
@@ -226,7 +226,7 @@ static int state_check(struct vcpu *v, u32 section, u32 len)
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }
 
-int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
+int state_get(struct vcpu *v, u64 section, void *buf, u32 len)
 {
     int err = state_check(v, section, len);
 
@@ -235,7 +235,7 @@ int state_get(struct vcpu *v, u32 section, void *buf, u32 len)
     return err;
 }
 
-int state_set(struct vcpu *v, u32 section, void *buf, u32 len)
+int state_set(struct vcpu *v, u64 section, void *buf, u32 len)
 {
     int err = state_check(v, section, len);
 
@@ -331,7 +331,7 @@ static void start_memory(void)
     frame_init(frame_table, MAX_PFN);
     frame_set_owner_range(0, SOCLE_FRAMES, FRAME_SOCLE);
     frame_set_owner_range(SOCLE_FRAMES, HOLE_PFN - SOCLE_FRAMES, FRAME_DOM0);
-    pool_init(pool_base, POOL_PAGES * PAGE_SIZE);
+    pool_init(pool_base, POOL_PAGES * PAGE_SIZE, 0);
 }
 
 static void start_cpu(u32 i)

@@ -277,7 +277,7 @@ static void model_start(const struct npt_format *format, bool lends)
         frame_set_owner_range(0, 512, FRAME_SOCLE);
         frame_set_owner_range(HOLE_PFN, HOLE_END - HOLE_PFN, FRAME_SOCLE);
     }
-    pool_init(arena, sizeof(arena));
+    pool_init(arena, sizeof(arena), 0);
     memset(&model, 0, sizeof(model));
     model.charge.limit = UINT64_MAX;
     CHECK(npt_init(&model.npt, format, &model.charge, lends) == 0);

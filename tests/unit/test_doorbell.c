@@ -33,7 +33,7 @@ static int start(void **state)
     (void)state;
     if (!heap)
         heap = aligned_alloc(PAGE_SIZE, POOL * PAGE_SIZE);
-    pool_init(heap, POOL * PAGE_SIZE);
+    pool_init(heap, POOL * PAGE_SIZE, 0);
     memset(&d, 0, sizeof(d));
     d.charge.limit = ~0ull;
     raises = 0;

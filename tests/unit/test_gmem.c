@@ -323,27 +323,32 @@ static void copies(void **state)
         model_page(gpa, PAGE_RAM);
     for (size_t i = 0; i < sizeof(buf); i++)
         buf[i] = (u8)(i * 7 ^ i >> 8);
-    assert_int_equal(gmem_write(v, 0x4ff0, buf, sizeof(buf)), 0);
-    assert_int_equal(gmem_read(v, 0x4ff0, out, sizeof(out), false), 0);
+    for (size_t i = 0; i < sizeof(buf); i += PAGE_SIZE) {
+        assert_int_equal(gmem_write_linear(v, 0x4ff0 + i, buf + i, PAGE_SIZE), 0);
+        assert_int_equal(gmem_read_linear(v, 0x4ff0 + i, out + i, PAGE_SIZE, 0), 0);
+    }
     assert_memory_equal(buf, out, sizeof(buf));
     assert_int_equal(*model_at(0x5000), buf[0x10]);
     assert_int_equal(*model_at(0x7fef), buf[0x2fff]);
     assert_int_equal(gmem_write(v, 0x7fff, buf, 0), 0);
+    assert_int_equal(gmem_write(v, 0x5ff0, buf, 16), 0);
+    assert_int_equal(gmem_read(v, 0x5ff0, out + 0x1000, 16, false), 0);
+    assert_memory_equal(out + 0x1000, buf, 16);
     model_page(0x6000, PAGE_READONLY);
     memset(buf, 0xee, sizeof(buf));
-    assert_dom0_asked(gmem_write(v, 0x5ffe, buf, 4), 0x6000, true, false, true);
+    assert_dom0_asked(gmem_write_linear(v, 0x5ffe, buf, 4), 0x6000, true, false, true);
     assert_memory_equal(model_at(0x5ffe), out + 0x100e, 2); /* nothing of it was written */
-    assert_int_equal(gmem_read(v, 0x5ffe, buf, 4, false), 0);
+    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), 0);
     model_page(0x6000, PAGE_NONE);
-    assert_dom0_asked(gmem_read(v, 0x5ffe, buf, 4, true), 0x6000, false, true, false);
+    assert_dom0_asked(gmem_read_linear(v, 0x5ffe, buf, 4, PF_FETCH), 0x6000, false, true, false);
     v->page = NULL;
-    assert_int_equal(gmem_read(v, 0x5ffe, buf, 4, true), -E_INVAL);
+    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, PF_FETCH), -E_INVAL);
     v->page = &model.page;
     model_page(0x6000, PAGE_ROM);
-    assert_int_equal(gmem_read(v, 0x5ffe, buf, 4, false), 0);
-    assert_int_equal(gmem_write(v, 0x5ffe, buf, 4), -E_INVAL);
+    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), 0);
+    assert_int_equal(gmem_write_linear(v, 0x5ffe, buf, 4), -E_INVAL);
     model_page(0x6000, PAGE_MMIO);
-    assert_int_equal(gmem_read(v, 0x5ffe, buf, 4, false), -E_INVAL);
+    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), -E_INVAL);
     assert_int_equal(gmem_read(v, ~0ull - 2, buf, 2, false), -E_AGAIN);
     model_check_windows();
 }

@@ -22,7 +22,7 @@ static int start(void **state)
 {
     (void)state;
     memset(arena, 0xcc, sizeof(arena));
-    pool_init(arena, sizeof(arena));
+    pool_init(arena, sizeof(arena), 0);
     return 0;
 }
 
@@ -81,26 +81,7 @@ static void limits_hold_per_charge(void **state)
     assert_int_equal(pool_free_pages(), 1);
 }
 
-static void contiguous_memory_comes_from_the_end(void **state)
-{
-    u8 *table = pool_alloc_contig(3 * PAGE_SIZE + 1);
-    u8 *page;
-
-    (void)state;
-    assert_ptr_equal(table, arena + (PAGES - 4) * PAGE_SIZE);
-    assert_true(is_zero(table, 4 * PAGE_SIZE));
-    assert_int_equal(pool_free_pages(), PAGES - 5);
-    assert_null(pool_alloc_contig(0));
-    assert_null(pool_alloc_contig(PAGES * PAGE_SIZE));
-    assert_null(pool_alloc_contig(UINT64_MAX));
-    assert_null(pool_alloc_contig((PAGES - 4) * PAGE_SIZE));
-    memset(table, 0x77, 4 * PAGE_SIZE);
-    while ((page = pool_alloc(NULL)))
-        assert_true(page < table);
-    assert_null(pool_alloc_contig(1));
-}
-
-static void free_must_panic(void *page, struct charge *charge)
+static void must_panic(void (*call)(void *, struct charge *), void *page, struct charge *charge)
 {
     int status;
     pid_t pid = fork();
@@ -108,25 +89,55 @@ static void free_must_panic(void *page, struct charge *charge)
     assert_true(pid >= 0);
     if (pid == 0) {
         fclose(stderr);
-        pool_free(page, charge);
+        call(page, charge);
         _exit(0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 }
 
+static void free_must_panic(void *page, struct charge *charge)
+{
+    must_panic(pool_free, page, charge);
+}
+
+static void init_with_table(void *bytes, struct charge *charge)
+{
+    (void)charge;
+    pool_init(arena, sizeof(arena), (u64)bytes);
+}
+
+static void the_table_is_not_handed_out(void **state)
+{
+    u8 *table, *page;
+    u64 n = 0;
+
+    (void)state;
+    memset(arena, 0xcc, sizeof(arena));
+    table = pool_init(arena, sizeof(arena), 3 * PAGE_SIZE + 1);
+    assert_ptr_equal(table, arena + PAGE_SIZE); /* behind the bitmap */
+    assert_true(is_zero(table, 4 * PAGE_SIZE));
+    assert_int_equal(pool_total_pages(), PAGES);
+    assert_int_equal(pool_free_pages(), PAGES - 5);
+    for (; (page = pool_alloc(NULL)); n++)
+        assert_true(page >= table + 4 * PAGE_SIZE && page < arena + sizeof(arena));
+    assert_int_equal(n, PAGES - 5);
+    free_must_panic(table, NULL);
+    must_panic(init_with_table, (void *)(PAGES * PAGE_SIZE), NULL);
+    must_panic(init_with_table, (void *)((PAGES - 1) * PAGE_SIZE), NULL);
+    must_panic(init_with_table, (void *)UINT64_MAX, NULL);
+}
+
 static void wrong_frees_are_caught(void **state)
 {
     struct charge charge = {.limit = 4}, other = {.limit = 4};
     u8 *page = pool_alloc(&charge);
-    u8 *contig = pool_alloc_contig(PAGE_SIZE);
 
     (void)state;
     free_must_panic(page + 8, &charge);
     free_must_panic(page + PAGE_SIZE, &charge); /* never handed out */
     free_must_panic(page, &other);
     free_must_panic(arena, NULL);
-    free_must_panic(contig, NULL);
     free_must_panic(arena + sizeof(arena), NULL);
     free_must_panic(NULL, NULL);
     pool_free(page, &charge);
@@ -174,7 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(pages_are_zeroed_and_apart, start),
         cmocka_unit_test_setup(limits_hold_per_charge, start),
-        cmocka_unit_test_setup(contiguous_memory_comes_from_the_end, start),
+        cmocka_unit_test_setup(the_table_is_not_handed_out, start),
         cmocka_unit_test_setup(wrong_frees_are_caught, start),
         cmocka_unit_test_setup(processors_share_the_pool, start),
     };
