@@ -607,12 +607,11 @@ static void pull(struct runqueue *rq, struct sched_entity *to, u64 now)
     spin_unlock(&home->lock);
 }
 
-/* The long way; releases rq's lock. */
+/* The long way; rq's lock is held, but not all the time. */
 static __attribute__((noinline)) int handoff(struct runqueue *rq, struct sched_entity *from,
                                              struct sched_entity *to, u64 now)
 {
     u32 flags;
-    int ret = 0;
 
     ASSERT(rq->curr == from);
     spin_unlock(&rq->lock);
@@ -621,28 +620,27 @@ static __attribute__((noinline)) int handoff(struct runqueue *rq, struct sched_e
     flags = flags_of(from);
     if (flags & SCHED_F_WAKE) {
         clear_flags(from, SCHED_F_WAKE);
-        ret = -E_AGAIN;
-    } else if (sched_cpu(to) != rq->cpu || to->state != SCHED_STOPPED ||
-               !test_cpu(to->affinity, rq->cpu)) {
-        ret = -E_BUSY;
-    } else {
-        arrive(rq, to);
-        account(rq, now);
-        leave(rq, from, flags & SCHED_F_STOP ? SCHED_STOPPED : SCHED_BLOCKED);
-        activate(rq, to, now);
+        return -E_AGAIN;
     }
-    spin_unlock(&rq->lock);
-    return ret;
+    if (sched_cpu(to) != rq->cpu || to->state != SCHED_STOPPED || !test_cpu(to->affinity, rq->cpu))
+        return -E_BUSY;
+    arrive(rq, to);
+    account(rq, now);
+    leave(rq, from, flags & SCHED_F_STOP ? SCHED_STOPPED : SCHED_BLOCKED);
+    activate(rq, to, now);
+    return 0;
 }
 
 int sched_handoff(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to, u64 now)
 {
+    int ret = 0;
+
     spin_lock(&rq->lock);
     if (unlikely((flags_of(from) & (SCHED_F_WAKE | SCHED_F_STOP)) ||
                  !swap(rq, from, SCHED_BLOCKED, to, SCHED_STOPPED, now)))
-        return handoff(rq, from, to, now);
+        ret = handoff(rq, from, to, now);
     spin_unlock(&rq->lock);
-    return 0;
+    return ret;
 }
 
 int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_entity *to, u64 now)

@@ -79,8 +79,9 @@ static bool is_x2apic(const struct vlapic *l)
 
 /* ---- IRR, ISR, TMR ---- */
 
-/* The highest vector of a 256-bit set, or -1; words has a bit for each word that is not 0. */
-static inline int vector_highest(const u32 *set, u8 words)
+/* The highest vector of the set that begins at register `reg`, or -1; words has a bit for each word
+ * that is not 0. */
+static inline int vector_highest(const struct vlapic *l, enum vlapic_reg reg, u8 words)
 {
     u32 word;
 
@@ -88,7 +89,7 @@ static inline int vector_highest(const u32 *set, u8 words)
         return -1;
     /* 31 ^ clz is one BSR; 31 - clz is not. */
     word = 31u ^ (u32)__builtin_clz(words);
-    return (int)(word * 32 | (31u ^ (u32)__builtin_clz(set[word])));
+    return (int)(word * 32 | (31u ^ (u32)__builtin_clz(l->reg[reg + word])));
 }
 
 static inline void vector_clear(u32 *set, u8 *words, u32 vector)
@@ -96,16 +97,6 @@ static inline void vector_clear(u32 *set, u8 *words, u32 vector)
     set[vector / 32] &= ~(1u << (vector % 32));
     if (!set[vector / 32])
         *words &= (u8) ~(1u << (vector / 32));
-}
-
-static inline int irr_highest(const struct vlapic *l)
-{
-    return vector_highest(&l->reg[VLAPIC_REG_IRR], l->irr_words);
-}
-
-static inline int isr_highest(const struct vlapic *l)
-{
-    return vector_highest(&l->reg[VLAPIC_REG_ISR], l->isr_words);
 }
 
 static bool software_enabled(const struct vlapic *l)
@@ -162,7 +153,7 @@ void vlapic_sync(struct vlapic *l)
 /* SDM vol. 3, 10.8.3.1. */
 u8 vlapic_ppr(const struct vlapic *l)
 {
-    int isr = isr_highest(l);
+    int isr = vector_highest(l, VLAPIC_REG_ISR, l->isr_words);
     u32 class = isr < 0 ? 0 : (u32)isr & 0xf0;
     u32 tpr = l->reg[VLAPIC_REG_TPR];
 
@@ -174,16 +165,16 @@ int vlapic_pending_slow(struct vlapic *l)
     int vector;
 
     vlapic_sync(l);
-    vector = irr_highest(l);
+    vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words);
     return (vector & ~0xf) > (vlapic_ppr(l) & 0xf0) ? vector : -1;
 }
 
 bool vlapic_blocked_by_tpr(struct vlapic *l)
 {
-    int vector, isr = isr_highest(l);
+    int vector, isr = vector_highest(l, VLAPIC_REG_ISR, l->isr_words);
 
     vlapic_sync(l);
-    vector = irr_highest(l) & ~0xf;
+    vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words) & ~0xf;
     return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR] & 0xf0);
 }
 
@@ -197,7 +188,7 @@ void vlapic_accept(struct vlapic *l, u8 vector)
 
 int vlapic_eoi(struct vlapic *l)
 {
-    int highest = isr_highest(l);
+    int highest = vector_highest(l, VLAPIC_REG_ISR, l->isr_words);
     u32 vector = (u32)highest;
 
     if (highest < 0)
@@ -313,12 +304,10 @@ static u32 timer_current(const struct vlapic *l, u64 now)
 
 bool vlapic_timer_fire(struct vlapic *l, u64 now)
 {
-    u64 late = now - l->timer_deadline;
-
     if (now < l->timer_deadline)
         return false;
     if (timer_mode(l) == TIMER_PERIODIC)
-        l->timer_deadline += (late / l->timer_period + 1) * l->timer_period;
+        l->timer_deadline += ((now - l->timer_deadline) / l->timer_period + 1) * l->timer_period;
     else
         timer_stop(l);
     if (!lvt_raise(l, VLAPIC_REG_LVT_TIMER))
@@ -337,13 +326,11 @@ void vlapic_tsc_offset_changed(struct vlapic *l, u64 offset, u64 now)
  * (SDM vol. 3, 10.5.4 and 10.5.4.1). */
 static void timer_write_lvt(struct vlapic *l, u32 value)
 {
-    u32 changed = value ^ l->reg[VLAPIC_REG_LVT_TIMER];
-
-    reg_set(l, VLAPIC_REG_LVT_TIMER, value);
-    if (changed & LVT_TSC) {
+    if ((value ^ l->reg[VLAPIC_REG_LVT_TIMER]) & LVT_TSC) {
         timer_stop(l);
         reg_set(l, VLAPIC_REG_TMICT, 0);
     }
+    reg_set(l, VLAPIC_REG_LVT_TIMER, value);
 }
 
 /* What is left is counted at the new rate. */
@@ -354,14 +341,6 @@ static void timer_write_divide(struct vlapic *l, u32 value, u64 now)
     reg_set(l, VLAPIC_REG_TDCR, value);
     if (l->timer_deadline != VLAPIC_NEVER && timer_mode(l) != TIMER_TSC)
         timer_count(l, count, now);
-}
-
-static void timer_write_initial(struct vlapic *l, u32 value, u64 now)
-{
-    if (timer_mode(l) == TIMER_TSC)
-        return;
-    reg_set(l, VLAPIC_REG_TMICT, value);
-    timer_count(l, value, now);
 }
 
 /* ---- reset and modes ---- */
@@ -542,7 +521,10 @@ static void reg_write(struct vlapic *l, u32 reg, u32 value, u64 now, struct vlap
         timer_write_lvt(l, value);
         break;
     case VLAPIC_REG_TMICT:
-        timer_write_initial(l, value, now);
+        if (timer_mode(l) == TIMER_TSC)
+            break;
+        reg_set(l, reg, value);
+        timer_count(l, value, now);
         break;
     case VLAPIC_REG_TDCR:
         timer_write_divide(l, value, now);
@@ -679,21 +661,17 @@ void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 n
 
 /* ---- destinations and messages ---- */
 
-static bool logical_match(u32 ldr, u32 dfr, u32 dest)
+/* A logical id and destination are a cluster's number above `members` bits, one for each of it. */
+static bool logical_match(u32 id, u32 dest, u32 members)
 {
-    u32 id = ldr >> 24;
-
-    if (dest > 0xff)
-        return false;
-    if (dfr >> 28 == 0xf)
-        return id & dest;
-    return dfr >> 28 == 0 && id >> 4 == dest >> 4 && (id & dest & 0xf);
+    return id >> members == dest >> members && (id & dest & ((1u << members) - 1));
 }
 
 bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
 {
     enum vlapic_mode mode = vlapic_mode(l);
-    u32 x2ldr = x2apic_ldr(l->id);
+    u32 id = reg_get(l, VLAPIC_REG_LDR) >> 24;
+    u32 model = reg_get(l, VLAPIC_REG_DFR) >> 28;
 
     if (mode == VLAPIC_DISABLED)
         return false;
@@ -702,8 +680,10 @@ bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
     if (!logical)
         return dest == l->id;
     if (mode == VLAPIC_X2APIC)
-        return x2ldr >> 16 == dest >> 16 && (x2ldr & dest & 0xffff);
-    return logical_match(reg_get(l, VLAPIC_REG_LDR), reg_get(l, VLAPIC_REG_DFR), dest);
+        return logical_match(x2apic_ldr(l->id), dest, 16);
+    if (model == 0xf)
+        return logical_match(id, dest, 8); /* flat: one cluster */
+    return model == 0 && logical_match(id, dest, 4);
 }
 
 static int msg_check(const struct apic_msg *msg)
