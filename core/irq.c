@@ -15,11 +15,6 @@ static bool test_and_clear(u64 *map, u8 vector)
     return was;
 }
 
-static void set_bit(u64 *map, u8 vector)
-{
-    map[vector / 64] |= BIT(vector % 64);
-}
-
 static int highest_bit(const u64 *map)
 {
     for (int i = 3; i >= 0; i--)
@@ -47,7 +42,7 @@ static void forward_to_dom0(struct pcpu *cpu, u8 vector)
     bool accepted = cpu->dom0 && vlapic_accepts(&cpu->dom0->lapic);
 
     if (accepted && level) {
-        set_bit(cpu->level_held, vector);
+        cpu->level_held[vector / 64] |= BIT(vector % 64);
         test_and_clear(cpu->level_done, vector); /* of an end that had no beginning here */
     } else {
         apic_eoi();
@@ -140,7 +135,7 @@ static void level_ended(struct vcpu *v, u8 vector)
     struct pcpu *cpu = this_cpu();
 
     if (domain_has(v->domain, DOMAIN_DEVICES)) {
-        set_bit(cpu->level_done, vector);
+        cpu->level_done[vector / 64] |= BIT(vector % 64);
         end_level_interrupts(cpu);
     } else if (v->page) {
         __atomic_fetch_or(&v->page->eoi[vector / 64], BIT(vector % 64), __ATOMIC_RELEASE);

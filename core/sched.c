@@ -20,22 +20,18 @@ static u64 idle_cpus[SCHED_CPU_WORDS] ALIGNED(64); /* hints: runqueue.idle decid
 /* ---- processors
  * ---------------------------------------------------------------------------------- */
 
-static u64 load_word(const u64 *word)
-{
-    return __atomic_load_n(word, __ATOMIC_RELAXED);
-}
-
 static inline bool test_cpu(const u64 *mask, u32 cpu)
 {
-    return load_word(&mask[cpu / 64]) & BIT(cpu % 64);
+    return __atomic_load_n(&mask[cpu / 64], __ATOMIC_RELAXED) & BIT(cpu % 64);
 }
 
 /* The first processor that is in both masks, or SCHED_NO_KICK. */
 static int first_cpu(const u64 *a, const u64 *b)
 {
     for (u32 i = 0; i < SCHED_CPU_WORDS; i++) {
-        u64 both = load_word(&a[i]) & load_word(&b[i]);
+        u64 both = __atomic_load_n(&a[i], __ATOMIC_RELAXED);
 
+        both &= __atomic_load_n(&b[i], __ATOMIC_RELAXED);
         if (both)
             return (int)(i * 64) + __builtin_ctzll(both);
     }
@@ -430,8 +426,8 @@ bool sched_put(struct sched_entity *e, u64 now)
 static inline void set_current(struct runqueue *rq, struct sched_entity *e, u64 now)
 {
     set_state(e, SCHED_RUNNING);
-    __atomic_store_n(&e->flags, SCHED_F_LOADED,
-                     __ATOMIC_RELAXED); /* no other flag is possible here */
+    /* No other flag is possible here. */
+    __atomic_store_n(&e->flags, SCHED_F_LOADED, __ATOMIC_RELAXED);
     e->switches++;
     rq->curr = e;
     rq->run_start = now;
@@ -664,13 +660,10 @@ int sched_handback(struct runqueue *rq, struct sched_entity *from, struct sched_
 
 u64 sched_next_event(struct runqueue *rq)
 {
-    u64 event;
-
     spin_lock(&rq->lock);
-    event = next_event(rq);
-    rq->armed = event;
+    rq->armed = next_event(rq);
     spin_unlock(&rq->lock);
-    return event;
+    return rq->armed;
 }
 
 int sched_timer_set(struct sched_entity *e, u64 deadline)

@@ -351,15 +351,12 @@ static u32 x2apic_ldr(u32 id)
     return (id >> 4) << 16 | 1u << (id & 0xf);
 }
 
-static void base_set(struct vlapic *l, u64 base)
-{
-    __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
-}
-
 void vlapic_reset(struct vlapic *l, bool init)
 {
+    u64 base = APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP);
+
     if (!init)
-        base_set(l, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP));
+        __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
     vlapic_sync(l);
     for (u32 i = 0; i < VLAPIC_REGS; i++)
         reg_set(l, i, 0);
@@ -408,7 +405,7 @@ int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect
     e->flags = 0;
     if (!base_legal(l->base, from, value, host))
         return -E_INVAL;
-    base_set(l, value);
+    __atomic_store_n(&l->base, value, __ATOMIC_RELAXED);
     if (vlapic_mode(l) == from)
         return 0;
     reg_set(l, VLAPIC_REG_ICR2, 0);
@@ -625,15 +622,6 @@ void vlapic_get_state(struct vlapic *l, u8 page[VLAPIC_STATE_BYTES], u64 now)
     }
 }
 
-static u8 words_in_use(const u32 *set)
-{
-    u8 words = 0;
-
-    for (u32 i = 0; i < 8; i++)
-        words |= (u8)((set[i] != 0) << i);
-    return words;
-}
-
 /* Vectors below 16 are no interrupts: IRR keeps their bits, as KVM does, but their class is never
  * above PPR's. */
 void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 now)
@@ -648,8 +636,12 @@ void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 n
         reg_set(l, VLAPIC_REG_ICR2, load_u32(page + VLAPIC_REG_ICR2 * 16));
     reg_set(l, VLAPIC_REG_ESR, page[VLAPIC_REG_ESR * 16]);
     l->reg[VLAPIC_REG_ISR] &= 0xffff0000;
-    l->isr_words = words_in_use(&l->reg[VLAPIC_REG_ISR]);
-    l->irr_words = words_in_use(&l->reg[VLAPIC_REG_IRR]);
+    l->isr_words = 0;
+    l->irr_words = 0;
+    for (u32 i = 0; i < 8; i++) {
+        l->isr_words |= (u8)(!!l->reg[VLAPIC_REG_ISR + i] << i);
+        l->irr_words |= (u8)(!!l->reg[VLAPIC_REG_IRR + i] << i);
+    }
     l->esr_pending = 0;
     if (timer_mode(l) == TIMER_TSC)
         timer_arm_tsc(l, tsc_deadline, now);
