@@ -6,10 +6,9 @@
 #include "core/event.h"
 #include "core/pool.h"
 
-#define HEADS     256
-#define PER_PAGE  128
-#define PAGES     16
-#define FLAG_MASK (SOCLE_DOORBELL_PIO | SOCLE_DOORBELL_MATCH)
+#define HEADS    256
+#define PER_PAGE 128
+#define PAGES    16
 
 struct doorbell {
     u64 addr;
@@ -77,7 +76,7 @@ static int parse(struct doorbell *b, u64 addr, u64 info, u64 data)
     u8 len = (u8)info;
     u16 flags = (u16)(info & 0xff00);
 
-    if ((flags & ~FLAG_MASK) || info >> 16 >= SOCLE_EVENT_PORTS)
+    if ((flags & ~(SOCLE_DOORBELL_PIO | SOCLE_DOORBELL_MATCH)) || info >> 16 >= SOCLE_EVENT_PORTS)
         return -E_INVAL;
     if (len > 8 || (len & (len - 1)) || ((flags & SOCLE_DOORBELL_MATCH) && !len))
         return -E_INVAL;
@@ -151,8 +150,7 @@ int doorbell_add(struct domain *d, u64 addr, u64 info, u64 data)
 int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data)
 {
     struct doorbell_table *t = d->doorbells;
-    struct doorbell b;
-    struct doorbell **link, *entry;
+    struct doorbell b, **link, *entry;
     int err = parse(&b, addr, info, data);
 
     if (err || !t)

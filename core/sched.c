@@ -156,8 +156,7 @@ static void account(struct runqueue *rq, u64 now)
 {
     const struct sched_entity *first = first_waiting(rq);
     struct sched_entity *e = rq->curr;
-    u64 ran = now - rq->run_start;
-    u64 lowest;
+    u64 lowest, ran = now - rq->run_start;
 
     if (!e || (s64)ran <= 0)
         return;
@@ -482,12 +481,11 @@ static u32 nr_of(const struct runqueue *rq)
 /* Takes an entity that may run on `cpu` out of src. It is then BLOCKED, on its way to `cpu`. */
 static struct sched_entity *take_from(struct runqueue *src, u32 cpu, u64 now)
 {
-    struct sched_entity *e = NULL;
+    struct sched_entity *e;
 
     if (nr_of(src) < 2 || src->cpu == cpu || !spin_trylock(&src->lock))
         return NULL;
-    if (src->nr >= 2)
-        e = first_movable(src, cpu);
+    e = src->nr >= 2 ? first_movable(src, cpu) : NULL;
     if (e) {
         account(src, now);
         leave(src, e, SCHED_BLOCKED);
