@@ -5,22 +5,19 @@
 #include "core/lib.h"
 #include "core/log.h"
 
-static int add_module(struct boot_info *bi, u32 start, u32 end, struct boot_module **out)
+/* NULL: there is no room for it. */
+static struct boot_module *add_module(struct boot_info *bi, u32 start, u32 end)
 {
     struct boot_module *m = &bi->modules[bi->module_count];
 
-    *out = NULL;
-    if (end < start)
-        return -E_INVAL;
     if (bi->module_count == BOOT_MAX_MODULES) {
         log_warn("boot: a module at 0x%x is one too many and is left out", start);
-        return 0;
+        return NULL;
     }
     m->start = start;
     m->end = end;
     bi->module_count++;
-    *out = m;
-    return 0;
+    return m;
 }
 
 /* Text of at most len bytes that need not end with a NUL. */
@@ -91,8 +88,9 @@ static int mb1_modules(boot_phys_fn phys, u32 addr, u32 count, struct boot_info 
         const u8 *p = phys(addr + 16ull * i, 16);
         struct boot_module *m;
 
-        if (!p || add_module(bi, load_u32(p), load_u32(p + 4), &m))
+        if (!p || load_u32(p + 4) < load_u32(p))
             return -E_INVAL;
+        m = add_module(bi, load_u32(p), load_u32(p + 4));
         if (m && load_u32(p + 8))
             read_string(phys, skip_file_name(phys, load_u32(p + 8), bi->loader), m->cmdline,
                         sizeof(m->cmdline));
@@ -171,42 +169,43 @@ static int mb2_memory_map(const u8 *tag, u32 size, struct boot_info *bi)
     return 0;
 }
 
-static void mb2_rsdp(const u8 *text, u32 len, u32 want, struct boot_info *bi)
+/* The longer one counts, whatever their order. */
+static void mb2_rsdp(const u8 *tag, u32 size, struct boot_info *bi)
 {
-    if (len < want || bi->rsdp_len >= want)
+    u32 len = load_u32(tag) == MB2_ACPI_NEW ? BOOT_RSDP_SIZE : 20;
+
+    if (size - 8 < len || bi->rsdp_len >= len)
         return;
-    memcpy(bi->rsdp, text, want);
-    bi->rsdp_len = want;
+    memcpy(bi->rsdp, tag + 8, len);
+    bi->rsdp_len = len;
 }
 
 static int mb2_tag(const u8 *tag, u32 size, struct boot_info *bi)
 {
     struct boot_module *m;
-    int err;
 
     switch (load_u32(tag)) {
     case MB2_CMDLINE:
         copy_text(tag + 8, size - 8, bi->cmdline, sizeof(bi->cmdline));
-        return 0;
+        break;
     case MB2_LOADER:
         copy_text(tag + 8, size - 8, bi->loader, sizeof(bi->loader));
-        return 0;
+        break;
     case MB2_MODULE:
-        err = size < 16 ? -E_INVAL : add_module(bi, load_u32(tag + 8), load_u32(tag + 12), &m);
-        if (!err && m)
+        if (size < 16 || load_u32(tag + 12) < load_u32(tag + 8))
+            return -E_INVAL;
+        m = add_module(bi, load_u32(tag + 8), load_u32(tag + 12));
+        if (m)
             copy_text(tag + 16, size - 16, m->cmdline, sizeof(m->cmdline));
-        return err;
+        break;
     case MB2_MMAP:
         return mb2_memory_map(tag, size, bi);
     case MB2_ACPI_OLD:
-        mb2_rsdp(tag + 8, size - 8, 20, bi);
-        return 0;
     case MB2_ACPI_NEW:
-        mb2_rsdp(tag + 8, size - 8, BOOT_RSDP_SIZE, bi);
-        return 0;
-    default:
-        return 0;
+        mb2_rsdp(tag, size, bi);
+        break;
     }
+    return 0;
 }
 
 int multiboot2_parse(const void *info, size_t max_len, struct boot_info *bi)

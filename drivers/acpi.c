@@ -55,16 +55,13 @@ static int check_table(phys_read_fn read, paddr_t pa, const char *sig, u32 max, 
     return 0;
 }
 
-static bool rsdp_ok(const u8 *p, size_t len)
-{
-    return len >= RSDP_V1_LEN && !memcmp(p, "RSD PTR ", 8) && sum(p, RSDP_V1_LEN) == 0;
-}
-
-/* Takes the XSDT where there is a good one, else the RSDT. */
+/* If p is an RSDP: takes the XSDT where there is a good one, else the RSDT. */
 static bool use_rsdp(struct acpi_root *root, const u8 *p, size_t len)
 {
     bool v2 = len >= RSDP_V2_LEN && p[15] >= 2 && sum(p, RSDP_V2_LEN) == 0;
 
+    if (len < RSDP_V1_LEN || memcmp(p, "RSD PTR ", 8) != 0 || sum(p, RSDP_V1_LEN) != 0)
+        return false;
     root->table = v2 ? load_u64(p + 24) : 0;
     root->entry_size = 8;
     if (root->table && !check_table(root->read, root->table, "XSDT", ROOT_MAX, &root->table_len))
@@ -81,10 +78,8 @@ static bool scan(struct acpi_root *root, paddr_t start, paddr_t end)
     for (paddr_t pa = start; pa + RSDP_V1_LEN <= end; pa += 16) {
         size_t len = pa + RSDP_V2_LEN <= end ? RSDP_V2_LEN : RSDP_V1_LEN;
 
-        if (!root->read(pa, p, len) || !rsdp_ok(p, len))
-            continue;
         root->rsdp = pa;
-        if (use_rsdp(root, p, len))
+        if (root->read(pa, p, len) && use_rsdp(root, p, len))
             return true;
     }
     return false;
@@ -92,18 +87,14 @@ static bool scan(struct acpi_root *root, paddr_t start, paddr_t end)
 
 int acpi_open(struct acpi_root *root, phys_read_fn read, const void *rsdp, size_t rsdp_len)
 {
-    u8 segment[2];
+    u8 segment[2] = {0};
     paddr_t ebda;
 
     *root = (struct acpi_root){.read = read};
-    if (rsdp_len && rsdp_ok(rsdp, rsdp_len) && use_rsdp(root, rsdp, rsdp_len))
-        return 0;
-    if (read(EBDA_SEGMENT, segment, sizeof(segment))) {
-        ebda = (paddr_t)load_u16(segment) << 4;
-        if (ebda && scan(root, ebda, ebda + 1024))
-            return 0;
-    }
-    if (scan(root, BIOS_AREA, BIOS_AREA_END))
+    read(EBDA_SEGMENT, segment, sizeof(segment));
+    ebda = (paddr_t)load_u16(segment) << 4;
+    if (use_rsdp(root, rsdp, rsdp_len) || (ebda && scan(root, ebda, ebda + 1024)) ||
+        scan(root, BIOS_AREA, BIOS_AREA_END))
         return 0;
     *root = (struct acpi_root){.read = read};
     return -E_NOENT;
