@@ -224,15 +224,6 @@ static struct cpuid_regs missing_leaf(const struct vcpu *v, u32 leaf, u32 sublea
     return e ? (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx} : (struct cpuid_regs){0};
 }
 
-static struct cpuid_regs guest_leaf(const struct vcpu *v, u32 leaf, u32 subleaf)
-{
-    const struct socle_cpuid *e = find(v, leaf, subleaf);
-
-    if (likely(e != NULL))
-        return (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
-    return missing_leaf(v, leaf, subleaf);
-}
-
 int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n)
 {
     const struct socle_cpuid *xsave;
@@ -257,9 +248,14 @@ int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n)
 
 static struct cpuid_regs leaf_of(const struct vcpu *v, u32 leaf, u32 subleaf)
 {
+    const struct socle_cpuid *e;
+
     if (domain_has(v->domain, DOMAIN_HYPERCALLS))
         return host_leaf(v->apic_id, leaf, subleaf);
-    return guest_leaf(v, leaf, subleaf);
+    e = find(v, leaf, subleaf);
+    if (likely(e != NULL))
+        return (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
+    return missing_leaf(v, leaf, subleaf);
 }
 
 static void set_bits(u32 *reg, u32 bits, bool on)

@@ -275,37 +275,22 @@ static bool only_gains(const struct npt_format *f, u64 old, u64 new)
            (!(old & f->write) || (new & f->write)) && (!can_exec(f, old) || can_exec(f, new));
 }
 
-static u64 run_leaf(const struct npt *npt, const struct run *run, u64 i)
+/* Writes the run's leaves, but where something else is, only clears it: into the batch, before the
+ * flush. After the flush, without a batch, gives back what was cleared and writes what is missing.
+ */
+static void write_leaves(struct npt *npt, const struct run *run, u64 *slots, struct batch *batch)
 {
-    return make_leaf(npt->format, run->mfn + i * span(run->level), run->flags, run->level);
-}
+    const struct npt_format *f = npt->format;
 
-/* Writes the run's leaves; where something else is, only clears it. */
-static void write_or_clear(struct npt *npt, const struct run *run, u64 *slots, struct batch *batch)
-{
     for (u64 i = 0; i < run->count; i++) {
-        u64 new = run_leaf(npt, run, i);
+        u64 new = make_leaf(f, run->mfn + i * span(run->level), run->flags, run->level);
         u64 old = load(&slots[i]);
 
-        if (!(old & npt->format->present) || only_gains(npt->format, old, new)) {
-            store(&slots[i], new);
-            release(npt, old, run->level);
-        } else {
+        if (batch && (old & f->present) && !only_gains(f, old, new)) {
             clear_slot(npt, &slots[i], run->level, batch);
-        }
-    }
-}
-
-/* After the flush: gives back what was cleared and writes the leaves that are still missing. */
-static void write_cleared(struct npt *npt, const struct run *run, u64 *slots)
-{
-    for (u64 i = 0; i < run->count; i++) {
-        u64 new = run_leaf(npt, run, i);
-        u64 old = load(&slots[i]);
-
-        if (old != new) {
-            release(npt, old, run->level);
+        } else if (batch || old != new) {
             store(&slots[i], new);
+            release(npt, old, run->level);
         }
     }
 }
@@ -316,10 +301,10 @@ static void write_run(struct npt *npt, const struct run *run, u64 *slots)
 
     if (!(run->flags & SOCLE_MAP_MMIO))
         npt->mapped_pages += run->count * span(run->level);
-    write_or_clear(npt, run, slots, &batch);
+    write_leaves(npt, run, slots, &batch);
     if (batch.flush) {
         npt_flush(npt);
-        write_cleared(npt, run, slots);
+        write_leaves(npt, run, slots, NULL);
         reap(npt, &batch);
     }
 }
