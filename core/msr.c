@@ -24,26 +24,20 @@ static bool is_apic_msr(u32 index)
 /* ---- local APIC ---- */
 
 /* Without a LAPIC in Socle there is only the base, which dom0's user reads at exits. */
-static int set_base_without_lapic(struct vcpu *v, u64 value)
-{
-    u64 known = APIC_BASE_BSP | APIC_BASE_X2APIC | APIC_BASE_ENABLE | PAGE_MASK;
-
-    if ((value & ~(known & host_phys_mask)) ||
-        (value & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == APIC_BASE_X2APIC)
-        return -E_INVAL;
-    v->apic_base = value;
-    return 0;
-}
-
 int msr_set_apic_base(struct vcpu *v, u64 value)
 {
+    u64 mode = value & (APIC_BASE_ENABLE | APIC_BASE_X2APIC);
     struct vlapic_effect e;
     int err;
 
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        return set_base_without_lapic(v, value);
     if (value & PAGE_MASK & ~host_phys_mask)
         return -E_INVAL;
+    if (!domain_has(v->domain, DOMAIN_LAPIC)) {
+        if ((value & ~PAGE_MASK & ~(mode | APIC_BASE_BSP)) || mode == APIC_BASE_X2APIC)
+            return -E_INVAL;
+        v->apic_base = value;
+        return 0;
+    }
     err = vlapic_set_base(&v->lapic, value, true, &e);
     if (!err && e.flags)
         vcpu_timer_changed(v);
