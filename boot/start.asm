@@ -10,7 +10,7 @@ MB2_MAGIC       equ 0xe85250d6
 VIRT_OFFSET     equ 0xffffffff80000000
 
 ; defined by linker.ld: physical addresses
-extern image_start, image_load_end, image_end, boot_pd, boot_stack_top_phys
+extern image_start, image_load_end, image_end, boot_stack_top_phys
 extern boot_main
 global boot_entry
 
@@ -59,30 +59,6 @@ boot_entry:
         cpuid
         test    edx, 1 << 29
         jz      .no_long_mode
-
-        ; Four page directories map 4 GiB by 2 MiB pages: one to one, as the direct map (PML4[256]),
-        ; and the first GiB at the image's addresses.
-        mov     edi, boot_pd
-        mov     eax, 0x83
-        mov     ecx, 2048
-.fill_pd:
-        mov     [edi], eax
-        mov     dword [edi + 4], 0
-        add     eax, 0x200000
-        add     edi, 8
-        loop    .fill_pd
-        mov     dword [boot_pml4], boot_pdpt_low + 3
-        mov     dword [boot_pml4 + 256 * 8], boot_pdpt_low + 3
-        mov     dword [boot_pml4 + 511 * 8], boot_pdpt_high + 3
-        mov     eax, boot_pd + 3
-        mov     edi, boot_pdpt_low
-        mov     ecx, 4
-.fill_pdpt:
-        mov     [edi], eax
-        add     eax, 4096
-        add     edi, 8
-        loop    .fill_pdpt
-        mov     dword [boot_pdpt_high + 510 * 8], boot_pd + 3
 
         call    enter_long_mode
         lgdt    [boot_gdt_pointer]
@@ -214,9 +190,23 @@ ap_enter:
         jmp     .stop
 
 section .boot.data progbits alloc noexec write align=4096
-boot_pml4:      times 4096 db 0
-boot_pdpt_low:  times 4096 db 0
-boot_pdpt_high: times 4096 db 0
+; Four page directories map 4 GiB by 2 MiB pages: one to one, as the direct map (PML4[256]), and the
+; first GiB at the image's addresses.
+boot_pml4:      dq boot_pdpt_low + 3
+                times 255 dq 0
+                dq boot_pdpt_low + 3
+                times 254 dq 0
+                dq boot_pdpt_high + 3
+boot_pdpt_high: times 510 dq 0
+                dq boot_pd + 3, 0
+boot_pdpt_low:  dq boot_pd + 3, boot_pd + 0x1003, boot_pd + 0x2003, boot_pd + 0x3003
+                times 508 dq 0
+boot_pd:
+%assign frame 0
+%rep 2048
+                dq frame + 0x83
+%assign frame frame + 0x200000
+%endrep
 boot_magic:     dd 0
 boot_information: dd 0
                 times 256 db 0
@@ -224,7 +214,6 @@ ap_stack_top:
 
 section .bss
 alignb 4096
-global boot_pd_virt, boot_stack_top
-boot_pd_virt:   resb 4 * 4096
+global boot_stack_top
 boot_stack:     resb 16384
 boot_stack_top:

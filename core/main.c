@@ -91,14 +91,6 @@ static void choose_serial_port(void)
         log_warn("serial=%s: expected com1, com2 or off; com1 is used", port);
 }
 
-static void say_hello(void)
-{
-    char id[48];
-
-    build_id_text(id, sizeof(id));
-    log_info("Socle " SOCLE_VERSION ", build id %s", id);
-}
-
 /* ---- memory ---- */
 
 static const struct addr_range *in_the_way(paddr_t start, paddr_t end)
@@ -308,6 +300,7 @@ static void choose_vendor(void)
 void boot_main(u32 magic, u32 info)
 {
     const char *why;
+    char id[48];
     void *stack;
     struct pcpu *pcpu;
 
@@ -316,7 +309,8 @@ void boot_main(u32 magic, u32 info)
     trap_init_cpu();
     parse_boot_info(magic, info);
     choose_serial_port();
-    say_hello();
+    build_id_text(id, sizeof(id));
+    log_info("Socle " SOCLE_VERSION ", build id %s", id);
     choose_vendor();
     if (!vendor->detect(&why))
         fatal("%s", why);

@@ -117,22 +117,6 @@ static int reserve_handle(struct vcpu *v)
     return i < SOCLE_MAX_VCPUS ? 0 : -E_NOSPC;
 }
 
-static void release_handle(struct vcpu *v)
-{
-    spin_lock(&table_lock);
-    vcpu_table[v->handle] = NULL;
-    spin_unlock(&table_lock);
-}
-
-static int pin_page(struct vcpu *v, paddr_t pa)
-{
-    int err = frame_pin_shared(pa >> PAGE_SHIFT);
-
-    if (!err)
-        v->page_pfn = pa >> PAGE_SHIFT;
-    return err;
-}
-
 static void unshare_page(struct vcpu *v)
 {
     if (v->page)
@@ -191,8 +175,10 @@ static int create_locked(struct domain *d, u32 apic_id, paddr_t page_pa, u32 por
         return -E_NOMEM;
     v->domain = d;
     err = allocate_parts(v);
-    if (!err && page_pa)
-        err = pin_page(v, page_pa);
+    if (!err && page_pa) {
+        err = frame_pin_shared(page_pa >> PAGE_SHIFT);
+        v->page_pfn = err ? 0 : page_pa >> PAGE_SHIFT;
+    }
     if (!err) {
         init_vcpu(v, apic_id, port);
         err = reserve_handle(v);
@@ -224,7 +210,9 @@ int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
 void vcpu_destroy(struct vcpu *v)
 {
     unshare_page(v);
-    release_handle(v);
+    spin_lock(&table_lock);
+    vcpu_table[v->handle] = NULL;
+    spin_unlock(&table_lock);
     free_parts(v);
 }
 
