@@ -78,7 +78,7 @@ int domain_create(void)
     if (!d)
         return -E_NOMEM;
     d->charge.limit = pool_total_pages() - pool_total_pages() / LAST_FREE_SHARE;
-    d->clock_offset_ns = -(s64)pvclock_host_ns(rdtsc());
+    d->clock_offset_ns = -(s64)tsc_uptime_ns();
     id = init_domain(d, 0, true);
     if (id == 0) {
         id = publish(d);
@@ -266,7 +266,7 @@ static int set_lapic(struct domain *d, u64 on)
 
 static int set_clock(struct domain *d, u64 ns)
 {
-    d->clock_offset_ns = (s64)(ns - pvclock_host_ns(rdtsc()));
+    d->clock_offset_ns = (s64)(ns - tsc_uptime_ns());
     for (u32 i = 0; i < d->vcpu_count; i++)
         pvclock_changed(d->vcpus[i]);
     return 0;

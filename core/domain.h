@@ -33,7 +33,7 @@ struct domain {
     u64 tlb_generation;           /* counts flushes; see npt_flush in domain.c */
     u32 weight;
     u64 affinity;
-    s64 clock_offset_ns; /* paravirtual clock minus Socle's time */
+    s64 clock_offset_ns; /* paravirtual clock minus tsc_uptime_ns() */
     u32 vcpu_count;
     struct vcpu **vcpus; /* a pool page: by order of creation */
     struct doorbell_table *doorbells;

@@ -86,7 +86,7 @@ static s64 call_info(const struct args *x)
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;
     info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
-    info->uptime_ns = tsc_to_ns(rdtsc() - tsc_boot);
+    info->uptime_ns = tsc_uptime_ns();
     info->frames_lent = frame_lent_pages();
     count_domains(info);
     return copy_out(x->a, info, sizeof(*info));

@@ -283,16 +283,11 @@ static NORETURN void continue_on(void *stack, void (*function)(void))
     __builtin_unreachable();
 }
 
-static bool is_intel(void)
-{
-    return cpuid(0, 0).ebx == 0x756e6547; /* "Genu" */
-}
-
 static void choose_vendor(void)
 {
     char features[8] = "";
 
-    vendor = is_intel() ? &vmx_ops : &svm_ops;
+    vendor = cpuid(0, 0).ebx == 0x756e6547 ? &vmx_ops : &svm_ops; /* "Genu" */
     cmdline_option(boot_info.cmdline, "features", features, sizeof(features));
     vendor_plain = !strcmp(features, "plain");
 }

@@ -128,19 +128,15 @@ void paging_unmap_shared(u32 index)
     pcpu_flush_host((void *)va);
 }
 
-static u64 *window_pte(u32 cpu, unsigned int slot, u64 *va)
-{
-    *va = WINDOW_BASE + (cpu * (u64)WINDOWS + slot) * PAGE_SIZE;
-    return walk(*va, 0);
-}
-
 void *window_map(unsigned int slot, paddr_t pa)
 {
     struct pcpu *cpu = this_cpu();
     struct window *w = &cpu->window[slot];
 
-    if (!w->pte)
-        w->pte = window_pte(cpu->id, slot, &w->va);
+    if (!w->pte) {
+        w->va = WINDOW_BASE + (cpu->id * (u64)WINDOWS + slot) * PAGE_SIZE;
+        w->pte = walk(w->va, 0);
+    }
     if (w->pa != (pa & PAGE_MASK) || !*w->pte) {
         w->pa = pa & PAGE_MASK;
         set_pte(w->pte, w->pa | RW_DATA);

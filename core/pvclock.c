@@ -31,14 +31,6 @@ struct wall_info {
 
 u64 wall_boot_ns;
 
-u64 pvclock_host_ns(u64 tsc)
-{
-    u64 ticks = tsc - tsc_boot;
-
-    ticks = tsc_pv_shift < 0 ? ticks >> -tsc_pv_shift : ticks << tsc_pv_shift;
-    return scale(ticks, tsc_pv_mul);
-}
-
 static bool fits(gpa_t gpa, size_t size)
 {
     return IS_ALIGNED(gpa, 4) && (gpa & (PAGE_SIZE - 1)) + size <= PAGE_SIZE &&

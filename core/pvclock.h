@@ -16,10 +16,6 @@
 /* Wall-clock time at tsc_boot, in ns since 1970. Set at boot. */
 extern u64 wall_boot_ns;
 
-/* Socle's time for the clock: ns since tsc_boot, with the factors that guests use (tsc_to_ns()
- * rounds in another way). A domain's clock is this plus its clock_offset_ns. */
-u64 pvclock_host_ns(u64 tsc);
-
 /* The MSRs' values; -E_INVAL: #GP. What they ask for is written before the next entry. */
 int pvclock_set_time(struct vcpu *v, u64 value);
 int pvclock_set_wall(struct vcpu *v, u64 value);

@@ -71,7 +71,7 @@ void ap_main(void)
 
 static bool comes_online(const struct pcpu *cpu, u32 us)
 {
-    u64 start = rdtsc(), ticks = ns_to_tsc(us * 1000ull);
+    u64 start = rdtsc(), ticks = us * tsc_khz / 1000;
 
     while (!__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE)) {
         if (rdtsc() - start >= ticks)
@@ -85,15 +85,17 @@ static bool comes_online(const struct pcpu *cpu, u32 us)
  * sleep. */
 static bool start_cpu(const struct pcpu *cpu, paddr_t page)
 {
-    apic_send_init(cpu->apic_id);
+    u32 startup = APIC_SEND_STARTUP | (u32)(page >> PAGE_SHIFT);
+
+    apic_send(cpu->apic_id, APIC_SEND_INIT);
     comes_online(cpu, INIT_US); /* not yet: it waits for the first SIPI */
-    apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
+    apic_send(cpu->apic_id, startup);
     if (comes_online(cpu, FIRST_US))
         return true;
-    apic_send_startup(cpu->apic_id, (u8)(page >> PAGE_SHIFT));
+    apic_send(cpu->apic_id, startup);
     if (comes_online(cpu, START_US))
         return true;
-    apic_send_init(cpu->apic_id);
+    apic_send(cpu->apic_id, APIC_SEND_INIT);
     log_warn("the processor with APIC id %u does not start and is left out", cpu->apic_id);
     return false;
 }
@@ -118,14 +120,14 @@ static struct pcpu *prepare_cpu(u32 apic_id)
 static void start_cpus(const struct acpi_info *acpi, paddr_t page)
 {
     for (u32 i = 0; i < acpi->cpu_count; i++) {
-        const struct acpi_cpu *found = &acpi->cpus[i];
+        u32 apic_id = acpi->apic_id[i];
         struct pcpu *cpu;
 
-        if (!found->enabled || found->apic_id == pcpus[0]->apic_id)
+        if (apic_id == pcpus[0]->apic_id)
             continue;
-        cpu = pcpu_count < MAX_PCPUS ? prepare_cpu(found->apic_id) : NULL;
+        cpu = pcpu_count < MAX_PCPUS ? prepare_cpu(apic_id) : NULL;
         if (!cpu) {
-            log_warn("no room for the processor with APIC id %u", found->apic_id);
+            log_warn("no room for the processor with APIC id %u", apic_id);
         } else if (start_cpu(cpu, page)) {
             sched_add_cpu(&cpu->rq, cpu->id);
             pcpus[pcpu_count++] = cpu;

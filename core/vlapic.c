@@ -563,7 +563,7 @@ void vlapic_mmio_write(struct vlapic *l, u32 offset, u32 value, u64 now, struct 
 
 int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value)
 {
-    u32 reg = msr - MSR_X2APIC;
+    u32 reg = msr - MSR_X2APIC_FIRST;
 
     if (msr == MSR_TSC_DEADLINE)
         *value = l->tsc_deadline;
@@ -573,7 +573,7 @@ int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value)
         return -E_INVAL;
     else
         *value = reg_read(l, reg, now);
-    if (msr == MSR_X2APIC + VLAPIC_REG_ICR)
+    if (msr == MSR_X2APIC_FIRST + VLAPIC_REG_ICR)
         *value |= (u64)l->reg[VLAPIC_REG_ICR2] << 32;
     return 0;
 }
@@ -600,7 +600,7 @@ int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapi
     if (msr == MSR_APIC_BASE)
         return vlapic_set_base(l, value, false, e);
     if (msr != MSR_TSC_DEADLINE)
-        return x2apic_write(l, msr - MSR_X2APIC, value, now, e);
+        return x2apic_write(l, msr - MSR_X2APIC_FIRST, value, now, e);
     if (timer_mode(l) == TIMER_TSC) {
         timer_arm_tsc(l, value, now);
         e->flags = VLAPIC_TIMER;

@@ -17,7 +17,6 @@
 #define APIC_BASE_EXTD    0x400ull
 
 /* Register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory. */
-#define MSR_X2APIC 0x800u
 
 enum vlapic_reg {
     VLAPIC_REG_ID = 0x02,
@@ -138,8 +137,8 @@ static inline enum vlapic_mode vlapic_mode(const struct vlapic *l)
 u32 vlapic_mmio_read(struct vlapic *l, u32 offset, u64 now);
 void vlapic_mmio_write(struct vlapic *l, u32 offset, u32 value, u64 now, struct vlapic_effect *e);
 
-/* MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC..MSR_X2APIC_LAST. -E_INVAL: #GP, and nothing has
- * changed. */
+/* MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC_FIRST..MSR_X2APIC_LAST. -E_INVAL: #GP, and nothing
+ * has changed. */
 int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value);
 int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapic_effect *e);
 

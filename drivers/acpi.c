@@ -14,6 +14,7 @@
 #define BIOS_AREA_END 0x100000
 #define EBDA_SEGMENT  0x40e
 #define SPACE_PORT    1
+#define MADT_ENABLED  1 /* else it may be plugged in later, or never */
 
 static u8 sum(const u8 *p, size_t len)
 {
@@ -114,21 +115,16 @@ int acpi_find_table(const struct acpi_root *root, const char *sig, paddr_t *pa, 
     return -E_NOENT;
 }
 
-static void add_cpu(struct acpi_info *info, u32 apic_id, bool enabled)
+static void add_cpu(struct acpi_info *info, u32 apic_id)
 {
     /* Firmware may list a processor twice, as local APIC and as x2APIC (ACPI 6.5, 5.2.12.12). */
-    for (u32 i = 0; i < info->cpu_count; i++) {
-        if (info->cpus[i].apic_id == apic_id) {
-            info->cpus[i].enabled |= enabled;
+    for (u32 i = 0; i < info->cpu_count; i++)
+        if (info->apic_id[i] == apic_id)
             return;
-        }
-    }
-    if (info->cpu_count == ACPI_MAX_CPUS) {
-        if (enabled)
-            log_warn("acpi: no room for the processor with APIC id %u", apic_id);
-        return;
-    }
-    info->cpus[info->cpu_count++] = (struct acpi_cpu){apic_id, enabled};
+    if (info->cpu_count == ACPI_MAX_CPUS)
+        log_warn("acpi: no room for the processor with APIC id %u", apic_id);
+    else
+        info->apic_id[info->cpu_count++] = apic_id;
 }
 
 /* One entry of the MADT (ACPI 6.5, 5.2.12), of which the first len bytes are at p. */
@@ -136,12 +132,12 @@ static void madt_entry(struct acpi_info *info, const u8 *p, u32 len)
 {
     switch (p[0]) {
     case 0: /* local APIC; id 0xff marks an unused entry */
-        if (len >= 8 && p[3] != 0xff)
-            add_cpu(info, p[3], p[4] & 1);
+        if (len >= 8 && p[3] != 0xff && (p[4] & MADT_ENABLED))
+            add_cpu(info, p[3]);
         break;
     case 9: /* local x2APIC */
-        if (len >= 16 && load_u32(p + 4) != 0xffffffff)
-            add_cpu(info, load_u32(p + 4), p[8] & 1);
+        if (len >= 16 && load_u32(p + 4) != 0xffffffff && (p[8] & MADT_ENABLED))
+            add_cpu(info, load_u32(p + 4));
         break;
     }
 }

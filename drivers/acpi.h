@@ -19,13 +19,8 @@ struct acpi_root {
     u32 entry_size; /* 4: RSDT, 8: XSDT */
 };
 
-struct acpi_cpu {
-    u32 apic_id;
-    bool enabled; /* false: may be plugged in later, or never */
-};
-
 struct acpi_info {
-    struct acpi_cpu cpus[ACPI_MAX_CPUS];
+    u32 apic_id[ACPI_MAX_CPUS]; /* of the processors that are enabled */
     u32 cpu_count;
     u16 pm_timer_port; /* 0: none. 3.579545 MHz */
 };

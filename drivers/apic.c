@@ -10,8 +10,6 @@
 #define LVTT_DEADLINE    0x40000u
 #define ICR_PENDING      0x1000u
 #define ICR_ASSERT       0x4000u
-#define ICR_INIT         0x500u
-#define ICR_STARTUP      0x600u
 #define ICR_ALL_BUT_SELF 0xc0000u
 #define PIC_MASTER_MASK  0x21
 #define PIC_SLAVE_MASK   0xa1
@@ -121,8 +119,9 @@ void apic_timer_set(u64 deadline)
 
 /* xAPIC: the command register takes one command at a time. The wait ends: delivery depends on no
  * domain. */
-static void send_command(u32 dest, u32 command)
+void apic_send(u32 dest, u32 command)
 {
+    command |= ICR_ASSERT;
     if (x2apic) {
         wrmsr(MSR_X2APIC_FIRST + VLAPIC_REG_ICR, (u64)dest << 32 | command);
         return;
@@ -133,25 +132,10 @@ static void send_command(u32 dest, u32 command)
     mmio[VLAPIC_REG_ICR * 4] = command;
 }
 
-void apic_send(u32 dest, u8 vector)
-{
-    send_command(dest, ICR_ASSERT | vector);
-}
-
-void apic_send_init(u32 dest)
-{
-    send_command(dest, ICR_ASSERT | ICR_INIT);
-}
-
-void apic_send_startup(u32 dest, u8 page)
-{
-    send_command(dest, ICR_ASSERT | ICR_STARTUP | page);
-}
-
 void apic_stop_others(void)
 {
     if (mmio)
-        send_command(0, ICR_ALL_BUT_SELF | ICR_ASSERT | APIC_VECTOR_STOP);
+        apic_send(0, ICR_ALL_BUT_SELF | APIC_VECTOR_STOP);
 }
 
 bool apic_is_level(u8 vector)

@@ -34,10 +34,10 @@ void apic_timer_calibrate(u64 tsc_khz);
  * than the counter reaches comes early; the caller then sets it again. */
 void apic_timer_set(u64 deadline);
 
-/* Sends a fixed interrupt to one processor. */
-void apic_send(u32 apic_id, u8 vector);
-void apic_send_init(u32 apic_id);
-void apic_send_startup(u32 apic_id, u8 page);
+/* Sends to one processor: a vector, INIT, or STARTUP with a page number. */
+#define APIC_SEND_INIT    0x500u
+#define APIC_SEND_STARTUP 0x600u
+void apic_send(u32 apic_id, u32 command);
 
 /* Stops all other processors, for panic. */
 void apic_stop_others(void);

@@ -21,7 +21,6 @@ u64 tsc_khz;
 u64 tsc_boot;
 u32 tsc_pv_mul;
 s8 tsc_pv_shift;
-static u64 ns_mult, tsc_mult; /* fixed point, 2^32 */
 
 /* Reads the timer, and returns the TSC of that moment: of a few readings the fastest, for an SMI
  * (or an emulator's pause) between the two makes a pair worthless. */
@@ -78,19 +77,13 @@ static u64 measure_pit(void)
 /* As the kvmclock structure wants it: a factor of 2^31..2^32 and a power of two. */
 static void compute_pv_factors(void)
 {
-    u64 khz = tsc_khz;
-    u64 base = 1000000; /* ns per ms */
+    u64 ns_per_ms = 1000000ull << 32;
 
-    tsc_pv_shift = 0;
-    while (khz > base * 2) {
-        khz >>= 1;
-        tsc_pv_shift--;
-    }
-    while (khz <= base) {
-        khz <<= 1;
-        tsc_pv_shift++;
-    }
-    tsc_pv_mul = (u32)MIN((base << 32) / khz, 0xffffffffull);
+    for (tsc_pv_shift = 0; ns_per_ms / tsc_khz < BIT(31); tsc_pv_shift--)
+        ns_per_ms <<= 1;
+    for (; ns_per_ms / tsc_khz >= BIT(32); tsc_pv_shift++)
+        ns_per_ms >>= 1;
+    tsc_pv_mul = (u32)(ns_per_ms / tsc_khz);
 }
 
 void tsc_calibrate(u16 pm_timer_port)
@@ -103,18 +96,17 @@ void tsc_calibrate(u16 pm_timer_port)
         panic("neither the ACPI PM timer nor the 8254 runs: the TSC's rate cannot be measured");
     tsc_khz = ticks / MEASURE_MS;
     tsc_boot = rdtsc();
-    ns_mult = (1000000ull << 32) / tsc_khz;
-    tsc_mult = (tsc_khz << 32) / 1000000;
     compute_pv_factors();
     log_info("TSC: %lu kHz", tsc_khz);
 }
 
 u64 tsc_to_ns(u64 ticks)
 {
-    return scale(ticks, ns_mult);
+    ticks = tsc_pv_shift < 0 ? ticks >> -tsc_pv_shift : ticks << tsc_pv_shift;
+    return scale(ticks, tsc_pv_mul);
 }
 
-u64 ns_to_tsc(u64 ns)
+u64 tsc_uptime_ns(void)
 {
-    return scale(ns, tsc_mult);
+    return tsc_to_ns(rdtsc() - tsc_boot);
 }

@@ -12,11 +12,11 @@ void tsc_calibrate(u16 pm_timer_port);
 extern u64 tsc_khz;
 extern u64 tsc_boot; /* TSC at calibration: the start of Socle's time */
 
-/* Nanoseconds of a TSC difference, and back. */
+/* Nanoseconds of a TSC difference, and since tsc_boot; with the factors that guests use. */
 u64 tsc_to_ns(u64 ticks);
-u64 ns_to_tsc(u64 ns);
+u64 tsc_uptime_ns(void);
 
-/* kvmclock's factors: ns = (ticks << shift or >> -shift) * mul >> 32. */
+/* These are kvmclock's: ns = (ticks << shift or >> -shift) * mul >> 32. */
 extern u32 tsc_pv_mul;
 extern s8 tsc_pv_shift;
 

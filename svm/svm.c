@@ -19,7 +19,7 @@
 
 static const struct npt_format npt_format_svm = NPT_FORMAT_SVM;
 
-struct svm_features svm_features = {.asids = ~0u, .next_rip = true, .flush_asid = true};
+struct svm_features svm_features = {.asids = ~0u, .next_rip = true};
 
 /* One bit per port; dom0's is all zeros: it owns the machine's ports. */
 static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
@@ -86,7 +86,6 @@ static void note_features(void)
 
     svm_features.asids = MIN(svm_features.asids, r.ebx);
     svm_features.next_rip &= !vendor_plain && (r.edx & BIT(3));
-    svm_features.flush_asid &= !vendor_plain && (r.edx & BIT(6));
 }
 
 static int svm_init_cpu(struct pcpu *cpu)
@@ -114,8 +113,7 @@ static int svm_init_cpu(struct pcpu *cpu)
 
 static void svm_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "npt%s%s", svm_features.next_rip ? " nrips" : "",
-              svm_features.flush_asid ? " flush-by-asid" : "");
+    fmt_print(text, size, "npt%s", svm_features.next_rip ? " nrips" : "");
 }
 
 static void init_controls(struct vcpu *v, struct vmcb *c)

@@ -177,7 +177,6 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB layout");
 struct svm_features {
     u32 asids;
     bool next_rip;
-    bool flush_asid;
 };
 extern struct svm_features svm_features;
 

@@ -206,11 +206,10 @@ static enum vcpu_action handle_ept_violation(struct vcpu *v)
 /* The guest wants one of the bits that it does not own. */
 static enum vcpu_action move_to_cr0(struct vcpu *v, u64 cr0)
 {
-    bool turns_on = (cr0 & ~vmread(VMCS_GUEST_CR0)) & CR0_PG;
-
     if (cr0 >> 32 || (cr0 & (CR0_PG | CR0_PE)) == CR0_PG || (cr0 & (CR0_NW | CR0_CD)) == CR0_NW)
         return vcpu_raise_gp(v);
-    if (turns_on && (vmread(VMCS_GUEST_EFER) & EFER_LME) && !(vmread(VMCS_GUEST_CR4) & CR4_PAE))
+    if ((cr0 & CR0_PG) && (vmread(VMCS_GUEST_EFER) & EFER_LME) &&
+        !(vmread(VMCS_GUEST_CR4) & CR4_PAE))
         return vcpu_raise_gp(v);
     vmx_set_cr0(v, cr0 | CR0_ET);
     return vcpu_skip(v);
@@ -233,19 +232,14 @@ static enum vcpu_action handle_cr(struct vcpu *v)
     }
 }
 
-/* Physical NMIs are kicks; they stay blocked until an IRET. */
-static enum vcpu_action handle_nmi(void)
-{
-    __asm__ volatile("int $2" : : : "memory");
-    return VCPU_RESUME;
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v)
 {
     u32 info = (u32)vmread(VMCS_EXIT_INTR_INFO);
 
-    if ((info >> 8 & 7) == EVENT_NMI)
-        return handle_nmi();
+    if ((info >> 8 & 7) == EVENT_NMI) { /* a kick; more of them stay blocked until an IRET */
+        __asm__ volatile("int $2" : : : "memory");
+        return VCPU_RESUME;
+    }
     v->count[SOCLE_STAT_EXCEPTION]++;
     if ((u8)info == VEC_MC)
         panic("machine check");

@@ -173,29 +173,21 @@ static void *alloc_region(struct charge *charge)
 }
 
 /* All processors must offer the same. */
-static int agree_on_features(bool first)
-{
-    struct vmx_features f = choose_features();
-
-    if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry)
-        return -E_NODEV;
-    if (first)
-        vmx_features = f;
-    return memcmp(&f, &vmx_features, sizeof(f)) ? -E_NODEV : 0;
-}
-
 static int vmx_init_cpu(struct pcpu *cpu)
 {
     void *region = alloc_region(NULL);
     u64 control = rdmsr(MSR_FEATURE_CONTROL);
-    int err = agree_on_features(cpu->id == 0);
+    struct vmx_features f = choose_features();
 
     if (!region)
         return -E_NOMEM;
-    if (err)
-        return err;
-    if (cpu->id == 0)
+    if (cpu->id == 0) {
+        vmx_features = f;
         init_permission_maps();
+    }
+    if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
+        memcmp(&f, &vmx_features, sizeof(f)))
+        return -E_NODEV;
     if (!(control & FEATURE_LOCKED))
         wrmsr(MSR_FEATURE_CONTROL, control | FEATURE_LOCKED | FEATURE_VMX);
     write_cr4(read_cr4() | CR4_VMXE);

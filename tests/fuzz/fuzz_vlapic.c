@@ -162,7 +162,7 @@ static u32 pick_msr(struct input *in)
 
     if (n >= 0xf0)
         return MSR_TSC_DEADLINE;
-    return n >= 0xe8 ? MSR_APIC_BASE : MSR_X2APIC + n % 0x48;
+    return n >= 0xe8 ? MSR_APIC_BASE : MSR_X2APIC_FIRST + n % 0x48;
 }
 
 static void step(struct vlapic *l, struct input *in, u64 *now)

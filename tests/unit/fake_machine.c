@@ -159,9 +159,9 @@ u64 tsc_to_ns(u64 ticks)
     return ticks;
 }
 
-u64 pvclock_host_ns(u64 tsc)
+u64 tsc_uptime_ns(void)
 {
-    return tsc;
+    return rdtsc();
 }
 
 void pvclock_changed(struct vcpu *v)

@@ -16,7 +16,7 @@
 
 #define KHZ   2000000u /* 2 ticks a nanosecond */
 #define T0    1000000000000ull
-#define X2(r) (MSR_X2APIC + (r))
+#define X2(r) (MSR_X2APIC_FIRST + (r))
 
 static struct vlapic apic;
 static struct vlapic_effect eff;
