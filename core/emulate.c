@@ -173,7 +173,7 @@ static int locate(struct emulation *e, struct operand *m, gva_t gva, u8 size, bo
     m->gpa[0] = e->hint;
     known = e->has_hint && e->hint_write == write && m->first == size &&
             !((gva ^ e->hint) & ~PAGE_MASK);
-    for (u8 part = 0; part < (m->first < size ? 2 : 1); part++) {
+    for (u32 part = 0; part < (m->first < size ? 2 : 1); part++) {
         int target = 0;
 
         if (!known)

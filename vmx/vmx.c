@@ -186,7 +186,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
         init_permission_maps();
     }
     if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
-        memcmp(&f, &vmx_features, sizeof(f)))
+        memcmp(&f, &vmx_features, sizeof(f)) != 0)
         return -E_NODEV;
     if (!(control & FEATURE_LOCKED))
         wrmsr(MSR_FEATURE_CONTROL, control | FEATURE_LOCKED | FEATURE_VMX);
