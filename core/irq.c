@@ -41,6 +41,10 @@ static void forward_to_dom0(struct pcpu *cpu, u8 vector)
     bool level = apic_is_level(vector);
     bool accepted = cpu->dom0 && vlapic_accepts(&cpu->dom0->lapic);
 
+    /* Dom0 would end a PIC's interrupt at the PIC alone. LINT0's mask keeps them out, but not in
+     * Bochs. */
+    if (!apic_in_service(vector))
+        return;
     if (accepted && level) {
         cpu->level_held[vector / 64] |= BIT(vector % 64);
         test_and_clear(cpu->level_done, vector); /* of an end that had no beginning here */

@@ -138,6 +138,11 @@ void apic_stop_others(void)
         apic_send(0, ICR_ALL_BUT_SELF | APIC_VECTOR_STOP);
 }
 
+bool apic_in_service(u8 vector)
+{
+    return read_reg(VLAPIC_REG_ISR + vector / 32) >> (vector % 32) & 1;
+}
+
 bool apic_is_level(u8 vector)
 {
     return read_reg(VLAPIC_REG_TMR + vector / 32) >> (vector % 32) & 1;

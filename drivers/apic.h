@@ -42,6 +42,9 @@ void apic_send(u32 apic_id, u32 command);
 /* Stops all other processors, for panic. */
 void apic_stop_others(void);
 
+/* Whether a vector came through the APIC, not from the PICs, and has not been ended. */
+bool apic_in_service(u8 vector);
+
 /* Whether a vector in service was level-triggered. */
 bool apic_is_level(u8 vector);
 

@@ -5,7 +5,7 @@ import pytest
 FEATURES = {"vmx-haswell": "ept vpid preemption-timer", "vmx-plain": "ept"}
 
 
-@pytest.mark.parametrize("name", ["vmx-haswell", "vmx-plain"])
+@pytest.mark.parametrize("name", ["vmx-haswell", "vmx-plain", "vmx-haswell-2"])
 def test_dom0(machine, name):
     model, _, processors = name.rpartition("-") if name[-1].isdigit() else (name, "", "1")
     m = machine(name=name, cmdline="socle.demo=0")

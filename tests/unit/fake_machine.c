@@ -138,6 +138,11 @@ void apic_eoi(void)
     fake.eois[fake_cpu]++;
 }
 
+bool apic_in_service(u8 vector)
+{
+    return !fake.from_pic[vector];
+}
+
 bool apic_is_level(u8 vector)
 {
     return fake.level[vector];

@@ -35,7 +35,8 @@ struct fake {
     bool kicked[CPUS];
     u64 timer[CPUS];
     u32 eois[CPUS];
-    bool level[256]; /* vectors that the physical APICs take as level-triggered */
+    bool level[256];    /* vectors that the physical APICs take as level-triggered */
+    bool from_pic[256]; /* vectors that come past the APIC */
     u32 offset_updates, clock_changes, completions, state_calls;
     enum vcpu_action completion; /* what emulate_complete() says */
     bool shadow;

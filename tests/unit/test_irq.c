@@ -52,6 +52,16 @@ static void test_edge_is_ended_at_once(void **state)
     assert_int_equal(vlapic_eoi(&dom0_vcpu->lapic), -1); /* and its end is nobody's business */
 }
 
+/* Neither the APIC's nor dom0's to end there. */
+static void test_what_comes_from_a_pic_is_left_out(void **state)
+{
+    (void)state;
+    fake.from_pic[0x30] = true;
+    irq_physical(0x30);
+    assert_int_equal(fake.eois[0], 0);
+    assert_int_equal(vlapic_pending(&dom0_vcpu->lapic), -1);
+}
+
 static void test_own_vectors_do_not_reach_dom0(void **state)
 {
     (void)state;
@@ -260,6 +270,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
     const struct CMUnitTest tests[] = {
         TEST(test_edge_is_ended_at_once),
+        TEST(test_what_comes_from_a_pic_is_left_out),
         TEST(test_own_vectors_do_not_reach_dom0),
         TEST(test_level_is_ended_by_dom0),
         TEST(test_level_ends_in_the_order_of_vectors),
