@@ -206,8 +206,10 @@ deps-test: PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 deps-test: install-packages
 
 all: elf images iso
-run: deps
-	@$(MAKE) -s --no-print-directory iso
+BOCHS := $(filter vmx-% svm-bochs%,$(MACHINE))
+run: PACKAGES := $(BUILD_PACKAGES) $(if $(BOCHS),$(BOCHS_PACKAGES))
+run: install-packages
+	@$(MAKE) -s --no-print-directory iso $(if $(BOCHS),bochs-images)
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
 	@$(MAKE) -s --no-print-directory elf images iso bochs-images guests-elf selftests-programs
