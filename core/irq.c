@@ -174,10 +174,14 @@ void irq_arm_timer(void)
     }
 }
 
+/* What is due already does not wait for the physical timer. */
 void vcpu_timer_changed(struct vcpu *v)
 {
-    int kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
+    int kick;
 
+    if (vlapic_timer_fire(&v->lapic, rdtsc()))
+        v->count[SOCLE_STAT_TIMER]++;
+    kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
     else

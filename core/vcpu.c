@@ -402,15 +402,6 @@ static void run_timers(struct pcpu *cpu, u64 now)
     }
 }
 
-/* The vCPU's own share of its timer's work: on its processor, so that nobody else touches the local
- * APIC. */
-static void take_timer(struct vcpu *v)
-{
-    if (vlapic_timer_fire(&v->lapic, rdtsc()))
-        v->count[SOCLE_STAT_TIMER]++;
-    vcpu_timer_changed(v);
-}
-
 static struct vcpu *decide(struct pcpu *cpu)
 {
     u64 now = rdtsc();
@@ -469,7 +460,7 @@ static enum vcpu_action do_pending_work(struct vcpu *v)
         work |= __atomic_exchange_n(&v->pending, 0, __ATOMIC_ACQ_REL);
     }
     if (work & PENDING_TIMER) {
-        take_timer(v);
+        vcpu_timer_changed(v); /* on its processor: nobody else touches the local APIC */
         work |= PENDING_EVENT;
     }
     if (action == VCPU_RESUME && (work & PENDING_EVENT)) {
