@@ -219,11 +219,35 @@ static void test_timer_wakes(void **state)
     v->rflags |= RFLAGS_IF;
     run_into_guest(0);
     vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_TIMER * 16, 0x50, rdtsc(), &e);
-    vlapic_mmio_write(&v->lapic, VLAPIC_REG_TMICT * 16, 1, rdtsc(), &e);
+    vlapic_mmio_write(&v->lapic, VLAPIC_REG_TMICT * 16, 5000000, rdtsc(), &e);
     vcpu_apply_effect(v, &e);
     assert_true(fake.timer[0] < SCHED_NEVER);
     fake_leave(0, exit_hlt(v));
+    while (rdtsc() < fake.timer[0])
+        ;
+    fake_interrupt(0, APIC_VECTOR_TIMER);
     fake_until(0, v);
+    assert_int_equal(vcpu_next_interrupt(v), 0x50);
+    assert_int_equal(v->count[SOCLE_STAT_TIMER], 1);
+    fake_leave(0, io_exit(0));
+    fake_enter(0);
+    end();
+}
+
+/* A timer that is due when it is set: its interrupt is there before the next entry. */
+static void test_due_timer_fires_at_once(void **state)
+{
+    struct vlapic_effect e;
+
+    (void)state;
+    machine(1, 1);
+    v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+    v->rflags |= RFLAGS_IF;
+    run_into_guest(0);
+    vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_TIMER * 16, 0x40050, rdtsc(), &e);
+    vlapic_msr_write(&v->lapic, MSR_TSC_DEADLINE, 1, rdtsc(), &e);
+    vcpu_apply_effect(v, &e);
+    assert_int_equal(fake.timer[0], SCHED_NEVER);
     assert_int_equal(vcpu_next_interrupt(v), 0x50);
     assert_int_equal(v->count[SOCLE_STAT_TIMER], 1);
     fake_leave(0, io_exit(0));
@@ -746,6 +770,7 @@ int main(void)
         cmocka_unit_test(test_blocked_and_woken_by_msi),
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_timer_wakes),
+        cmocka_unit_test(test_due_timer_fires_at_once),
         cmocka_unit_test(test_init_and_sipi),
         cmocka_unit_test(test_second_run_is_busy),
         cmocka_unit_test(test_run_keeps_others_out),
