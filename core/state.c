@@ -67,7 +67,7 @@ static bool mode_legal(const struct socle_sregs *s)
     if (!!(s->efer & EFER_LMA) != active)
         return false;
     if (!active)
-        return !(s->cr4 & CR4_PCIDE) && !(cs & SEG_ATTR_LONG);
+        return !(cs & SEG_ATTR_LONG);
     return (s->cr4 & CR4_PAE) &&
            (cs & (SEG_ATTR_LONG | SEG_ATTR_BIG)) != (SEG_ATTR_LONG | SEG_ATTR_BIG);
 }

@@ -3,6 +3,7 @@
 what a guest had comes back, and the log says what happened."""
 import re
 
+import bochs
 import machine
 import pytest
 
@@ -32,15 +33,17 @@ uptime
 """
 
 
-@pytest.fixture(scope="module")
-def report():
+@pytest.fixture(scope="module", params=["svm-2", "vmx-haswell"])
+def report(request):
     """One boot runs them all."""
-    calls = [f"run {g} 60" for g in GOOD] + [f"run {g} 60 -smp 2" for g in TWO_VCPUS]
-    calls += [f"run {g} 10" for g in NEVER_ENDS]
+    slowness = bochs.SLOWNESS if request.param.startswith("vmx") else 1
+    calls = [f"run {g} {60 * slowness}" for g in GOOD] + [f"run {g} {60 * slowness} -smp 2" for g in TWO_VCPUS]
+    calls += [f"run {g} {10 * slowness}" for g in NEVER_ENDS]
     files = {f"test/{g}.elf": machine.BUILD / f"tests/guests/{g}.elf" for g in ALL}
     files["test/run"] = SCRIPT.replace("CALLS", "\n".join(calls)).encode()
-    directory = machine.BUILD / "logs/emulator/test_hostile"
-    return machine.run_in_dom0("sh /test/run", timeout=900, name="svm-2", files=files, directory=directory).output
+    directory = machine.BUILD / f"logs/emulator/test_hostile-{request.param}"
+    return machine.run_in_dom0("sh /test/run", timeout=900, name=request.param, files=files, directory=directory,
+                               initrd=machine.BUILD / "dom0/initrd.img").output
 
 
 def test_dom0_lives(report):

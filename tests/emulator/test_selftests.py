@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from machine import BUILD, Machine, MachineError, SCALE  # noqa: E402
+from machine import BUILD, Machine, MachineError  # noqa: E402
 
-MACHINE = "svm-2"
+MACHINES = ("svm-2", "vmx-haswell-2")
 KSFT_SKIP = 4
 TEXT_MAX = 4000  # of what a test says, the end
 PROGRAMS = BUILD / "selftests/bin"
@@ -52,12 +52,12 @@ def read_list():
 CASES = read_list()
 
 
-def script(cases):
+def script(cases, scale):
     """What dom0 runs. The marks begin a line, whatever a test has written last."""
     lines = ["#!/bin/sh", "cd /selftests"]
     for case in cases:
         command = shlex.join([f"./{case.name}", *case.arguments])
-        limit = int(case.limit * SCALE)
+        limit = int(case.limit * scale)
         if "-H" in case.arguments:  # max_guest_memory_test: huge pages, each slot of 1 GiB shows the same ones
             lines.append("echo 512 >/proc/sys/vm/nr_hugepages")
         lines.append(f"echo '== {case.label}'; timeout -s KILL {limit} {command} </dev/null 2>&1; "
@@ -65,16 +65,17 @@ def script(cases):
     return "\n".join(lines).encode() + b"\n"
 
 
-def run(cases, directory=LOGS):
+def run(name, cases):
     """Yields (case, outcome). A test that ends the machine fails, and the rest runs on a new one."""
+    directory = LOGS / name
     shutil.rmtree(directory, ignore_errors=True)
     boots = 0
     while cases:
         boots += 1
         files = {f"selftests/{case.name}": PROGRAMS / case.name for case in cases}
-        files["selftests/run"] = script(cases)
-        with Machine(name=MACHINE, cmdline="socle.run=/selftests/run", files=files,
-                     directory=directory / str(boots)) as m:
+        m = Machine(name=name, cmdline="socle.run=/selftests/run", files=files, directory=directory / str(boots))
+        files["selftests/run"] = script(cases, m.scale)
+        with m:
             m.expect("^dom0: /dev/kvm by Socle", 120)  # where it does not load, dom0 falls back to Linux's own
             m.expect(f"^== {re.escape(cases[0].label)}$", 30)
             while cases:
@@ -96,9 +97,9 @@ def verdict(outcome):
         outcome.status, f"failed (status {outcome.status})")
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    return {case.label: outcome for case, outcome in run([case for case in CASES if not case.reason])}
+@pytest.fixture(scope="module", params=MACHINES)
+def outcomes(request):
+    return {case.label: outcome for case, outcome in run(request.param, [c for c in CASES if not c.reason])}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.removeprefix("x86_64/").replace(" ", ""))
@@ -118,7 +119,7 @@ def main(patterns):
         if case.reason:
             count["skipped"] += 1
             print(f"{case.name:56} skipped: {case.reason}")
-    for case, outcome in run([case for case in chosen if not case.reason]):
+    for case, outcome in run(MACHINES[0], [case for case in chosen if not case.reason]):
         result = verdict(outcome)
         count[result.split()[0]] += 1
         print(f"{case.label:56} {result} ({outcome.seconds:.1f} s)", flush=True)

@@ -159,7 +159,8 @@ static void test_sregs(void **state)
     REFUSED(s.cr4 |= BIT(32));
     REFUSED(s.cr4 |= BIT(63));
     TAKEN(s.cr4 |= CR4_OSXSAVE);
-    REFUSED(s.cr0 = CR0_PE; s.efer = 0; s.seg[SOCLE_SEG_CS].attr = 0xc9b; s.cr4 = CR4_PCIDE);
+    /* As KVM has it: only the entry checks CR4 against the mode. */
+    TAKEN(s.cr0 = CR0_PE; s.efer = 0; s.seg[SOCLE_SEG_CS].attr = 0xc9b; s.cr4 = CR4_PCIDE);
     REFUSED(s.cr0 = CR0_PE; s.efer = 0);       /* a 64-bit code segment outside of long mode */
     REFUSED(s.seg[SOCLE_SEG_CS].attr = 0xe9b); /* both L and D */
     REFUSED(s.cr3 = BIT(63));
