@@ -160,7 +160,7 @@ void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e)
     if (e->flags & VLAPIC_TIMER)
         vcpu_timer_changed(v);
     if ((e->flags & VLAPIC_DEST) && domain_has(v->domain, DOMAIN_DEVICES))
-        apic_set_logical(v->lapic.reg[VLAPIC_REG_LDR], v->lapic.reg[VLAPIC_REG_DFR]);
+        apic_set_logical(v->lapic.reg[VLAPIC_REG_LDR].value, v->lapic.reg[VLAPIC_REG_DFR].value);
 }
 
 void irq_arm_timer(void)

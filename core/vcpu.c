@@ -86,7 +86,8 @@ static int allocate_parts(struct vcpu *v)
 
     v->xsave_area = pool_alloc(charge);
     v->cpuid = pool_alloc(charge);
-    if (!v->xsave_area || !v->cpuid)
+    v->lapic.reg = pool_alloc(charge);
+    if (!v->xsave_area || !v->cpuid || !v->lapic.reg)
         return -E_NOMEM;
     return vendor->vcpu_init(v);
 }
@@ -100,6 +101,8 @@ static void free_parts(struct vcpu *v)
         pool_free(v->xsave_area, charge);
     if (v->cpuid)
         pool_free(v->cpuid, charge);
+    if (v->lapic.reg)
+        pool_free(v->lapic.reg, charge);
     pool_free(v, charge);
 }
 
@@ -152,7 +155,7 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     v->apic_id = apic_id;
     v->port = port;
     v->cpu_loaded = NOT_LOADED;
-    vlapic_init(&v->lapic, apic_id, d->vcpu_count == 0, (u32)tsc_khz);
+    vlapic_init(&v->lapic, v->lapic.reg, apic_id, d->vcpu_count == 0, (u32)tsc_khz);
     v->activity =
         d->vcpu_count == 0 || !domain_has(d, DOMAIN_LAPIC) ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
     v->pending = PENDING_EVENT;

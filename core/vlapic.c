@@ -64,12 +64,12 @@ static const struct reg_rule rules[VLAPIC_REGS] = {
 /* Other processors look at a few registers (vlapic_match, vlapic_accepts). */
 static void reg_set(struct vlapic *l, u32 reg, u32 value)
 {
-    __atomic_store_n(&l->reg[reg], value, __ATOMIC_RELAXED);
+    __atomic_store_n(&l->reg[reg].value, value, __ATOMIC_RELAXED);
 }
 
 static u32 reg_get(const struct vlapic *l, u32 reg)
 {
-    return __atomic_load_n(&l->reg[reg], __ATOMIC_RELAXED);
+    return __atomic_load_n(&l->reg[reg].value, __ATOMIC_RELAXED);
 }
 
 static bool is_x2apic(const struct vlapic *l)
@@ -80,22 +80,25 @@ static bool is_x2apic(const struct vlapic *l)
 /* ---- IRR, ISR, TMR ---- */
 
 /* The highest vector of the set that begins at register `reg`, or -1; words has a bit for each word
- * that is not 0. */
-static inline int vector_highest(const struct vlapic *l, enum vlapic_reg reg, u8 words)
+ * that may be other than 0. */
+static inline int vector_highest(const struct vlapic *l, enum vlapic_reg reg, u32 words)
 {
-    u32 word;
+    while (words) {
+        /* 31 ^ clz is one BSR; 31 - clz is not. */
+        u32 word = 31u ^ (u32)__builtin_clz(words);
+        u32 bits = l->reg[reg + word].value;
 
-    if (!words)
-        return -1;
-    /* 31 ^ clz is one BSR; 31 - clz is not. */
-    word = 31u ^ (u32)__builtin_clz(words);
-    return (int)(word * 32 | (31u ^ (u32)__builtin_clz(l->reg[reg + word])));
+        if (likely(bits))
+            return (int)(word * 32 | (31u ^ (u32)__builtin_clz(bits)));
+        words &= ~(1u << word);
+    }
+    return -1;
 }
 
-static inline void vector_clear(u32 *set, u8 *words, u32 vector)
+static inline void vector_clear(struct vlapic_word *set, u8 *words, u32 vector)
 {
-    set[vector / 32] &= ~(1u << (vector % 32));
-    if (!set[vector / 32])
+    set[vector / 32].value &= ~(1u << (vector % 32));
+    if (!set[vector / 32].value)
         *words &= (u8) ~(1u << (vector / 32));
 }
 
@@ -135,7 +138,7 @@ void vlapic_sync(struct vlapic *l)
     /* The flag goes down before the words are read: a bit that comes later raises it again. */
     __atomic_exchange_n(&l->pir_pending, 0, __ATOMIC_ACQ_REL);
     for (u32 i = 0; i < ARRAY_SIZE(l->pir); i++) {
-        u32 *tmr = &l->reg[VLAPIC_REG_TMR + i];
+        u32 *tmr = &l->reg[VLAPIC_REG_TMR + i].value;
         u32 bits, levels;
 
         if (!__atomic_load_n(&l->pir[i], __ATOMIC_RELAXED))
@@ -144,7 +147,7 @@ void vlapic_sync(struct vlapic *l)
         levels = __atomic_load_n(&l->pir_level[i], __ATOMIC_RELAXED);
         if (vlapic_mode(l) == VLAPIC_DISABLED)
             continue;
-        l->reg[VLAPIC_REG_IRR + i] |= bits;
+        l->reg[VLAPIC_REG_IRR + i].value |= bits;
         l->irr_words |= (u8)(1u << i);
         *tmr = (*tmr & ~bits) | (levels & bits);
     }
@@ -155,7 +158,7 @@ u8 vlapic_ppr(const struct vlapic *l)
 {
     int isr = vector_highest(l, VLAPIC_REG_ISR, l->isr_words);
     u32 class = isr < 0 ? 0 : (u32)isr & 0xf0;
-    u32 tpr = l->reg[VLAPIC_REG_TPR];
+    u32 tpr = l->reg[VLAPIC_REG_TPR].value;
 
     return (u8)((tpr & 0xf0) >= class ? tpr : class);
 }
@@ -175,14 +178,14 @@ bool vlapic_blocked_by_tpr(struct vlapic *l)
 
     vlapic_sync(l);
     vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words) & ~0xf;
-    return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR] & 0xf0);
+    return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR].value & 0xf0);
 }
 
 void vlapic_accept(struct vlapic *l, u8 vector)
 {
-    ASSERT(l->reg[VLAPIC_REG_IRR + vector / 32] & (1u << (vector % 32)));
+    ASSERT(l->reg[VLAPIC_REG_IRR + vector / 32].value & (1u << (vector % 32)));
     vector_clear(&l->reg[VLAPIC_REG_IRR], &l->irr_words, vector);
-    l->reg[VLAPIC_REG_ISR + vector / 32] |= 1u << (vector % 32);
+    l->reg[VLAPIC_REG_ISR + vector / 32].value |= 1u << (vector % 32);
     l->isr_words |= (u8)(1u << (vector / 32));
 }
 
@@ -194,7 +197,7 @@ int vlapic_eoi(struct vlapic *l)
     if (highest < 0)
         return -1;
     vector_clear(&l->reg[VLAPIC_REG_ISR], &l->isr_words, vector);
-    return l->reg[VLAPIC_REG_TMR + vector / 32] & (1u << (vector % 32)) ? highest : -1;
+    return l->reg[VLAPIC_REG_TMR + vector / 32].value & (1u << (vector % 32)) ? highest : -1;
 }
 
 /* ---- errors and the local vector table ---- */
@@ -202,7 +205,7 @@ int vlapic_eoi(struct vlapic *l)
 /* False: the entry has an illegal vector. */
 static bool lvt_raise(struct vlapic *l, enum vlapic_reg reg)
 {
-    u32 lvt = l->reg[reg];
+    u32 lvt = l->reg[reg].value;
 
     if (lvt & APIC_LVT_MASKED)
         return true;
@@ -224,12 +227,12 @@ static void error_raise(struct vlapic *l, u8 error)
 static void lvt_mask_all(struct vlapic *l)
 {
     for (u32 i = VLAPIC_REG_LVT_TIMER; i <= VLAPIC_REG_LVT_ERROR; i++)
-        reg_set(l, i, l->reg[i] | APIC_LVT_MASKED);
+        reg_set(l, i, l->reg[i].value | APIC_LVT_MASKED);
 }
 
 bool vlapic_accepts_extint(const struct vlapic *l)
 {
-    u32 lvt = l->reg[VLAPIC_REG_LVT_LINT0];
+    u32 lvt = l->reg[VLAPIC_REG_LVT_LINT0].value;
 
     return vlapic_mode(l) == VLAPIC_DISABLED || (lvt & (APIC_LVT_MASKED | 0x700)) == APIC_EXTINT
                                                                                          << 8;
@@ -239,13 +242,13 @@ bool vlapic_accepts_extint(const struct vlapic *l)
 
 static enum timer_mode timer_mode(const struct vlapic *l)
 {
-    return (enum timer_mode)((l->reg[VLAPIC_REG_LVT_TIMER] & LVT_TIMER_MODE) >> 17);
+    return (enum timer_mode)((l->reg[VLAPIC_REG_LVT_TIMER].value & LVT_TIMER_MODE) >> 17);
 }
 
 /* TDCR bits 3, 1, 0 make 0..7: divide by 2, 4 .. 128, 1 (SDM vol. 3, figure 10-10). */
 static u32 timer_divide_shift(const struct vlapic *l)
 {
-    u32 tdcr = l->reg[VLAPIC_REG_TDCR];
+    u32 tdcr = l->reg[VLAPIC_REG_TDCR].value;
 
     return (((tdcr & 3) | (tdcr & 8) >> 1) + 1) & 7;
 }
@@ -259,7 +262,7 @@ static void timer_stop(struct vlapic *l)
 /* Counts down from `count`, then periodically from TMICT. The APIC's bus clock is 1 GHz. */
 static void timer_count(struct vlapic *l, u32 count, u64 now)
 {
-    u64 initial = l->reg[VLAPIC_REG_TMICT];
+    u64 initial = l->reg[VLAPIC_REG_TMICT].value;
     u32 shift = timer_divide_shift(l);
 
     timer_stop(l);
@@ -299,7 +302,7 @@ static u32 timer_current(const struct vlapic *l, u64 now)
         left = l->timer_period - (now - l->timer_deadline) % l->timer_period;
     }
     count = (scale(left, l->ns_per_tsc) >> timer_divide_shift(l)) + 1;
-    return (u32)MIN(count, l->reg[VLAPIC_REG_TMICT]);
+    return (u32)MIN(count, l->reg[VLAPIC_REG_TMICT].value);
 }
 
 bool vlapic_timer_fire(struct vlapic *l, u64 now)
@@ -326,7 +329,7 @@ void vlapic_tsc_offset_changed(struct vlapic *l, u64 offset, u64 now)
  * (SDM vol. 3, 10.5.4 and 10.5.4.1). */
 static void timer_write_lvt(struct vlapic *l, u32 value)
 {
-    if ((value ^ l->reg[VLAPIC_REG_LVT_TIMER]) & LVT_TSC) {
+    if ((value ^ l->reg[VLAPIC_REG_LVT_TIMER].value) & LVT_TSC) {
         timer_stop(l);
         reg_set(l, VLAPIC_REG_TMICT, 0);
     }
@@ -372,12 +375,10 @@ void vlapic_reset(struct vlapic *l, bool init)
     timer_stop(l);
 }
 
-void vlapic_init(struct vlapic *l, u32 id, bool bsp, u32 tsc_khz)
+void vlapic_init(struct vlapic *l, struct vlapic_word *reg, u32 id, bool bsp, u32 tsc_khz)
 {
     ASSERT(tsc_khz);
-    memset(l, 0, sizeof(*l));
-    l->id = id;
-    l->base = bsp ? APIC_BASE_BSP : 0;
+    *l = (struct vlapic){.reg = reg, .id = id, .base = bsp ? APIC_BASE_BSP : 0};
     l->tsc_per_ns = ((u64)tsc_khz << 32) / 1000000;
     l->ns_per_tsc = (1000000ull << 32) / tsc_khz;
     vlapic_reset(l, false);
@@ -429,16 +430,16 @@ static u32 reg_read(struct vlapic *l, u32 reg, u64 now)
     case VLAPIC_REG_PPR:
         return vlapic_ppr(l);
     case VLAPIC_REG_LDR:
-        return is_x2apic(l) ? x2apic_ldr(l->id) : l->reg[reg];
+        return is_x2apic(l) ? x2apic_ldr(l->id) : l->reg[reg].value;
     case VLAPIC_REG_DFR:
-        return l->reg[reg] | ~rules[reg].holds;
+        return l->reg[reg].value | ~rules[reg].holds;
     case VLAPIC_REG_TMCCT:
         return timer_current(l, now);
     case VLAPIC_REG_TMR ... VLAPIC_REG_IRR + 7:
         vlapic_sync(l);
         break;
     }
-    return l->reg[reg];
+    return l->reg[reg].value;
 }
 
 static void self_ipi(struct vlapic *l, u8 vector)
@@ -452,7 +453,7 @@ static void self_ipi(struct vlapic *l, u8 vector)
 /* ICR was written: what the sender itself does (SDM vol. 3, 10.6.1). */
 static void icr_send(struct vlapic *l, struct vlapic_effect *e)
 {
-    u64 icr = l->reg[VLAPIC_REG_ICR] | (u64)l->reg[VLAPIC_REG_ICR2] << 32;
+    u64 icr = l->reg[VLAPIC_REG_ICR].value | (u64)l->reg[VLAPIC_REG_ICR2].value << 32;
     struct apic_msg msg;
     int error = apic_msg_from_icr(icr, is_x2apic(l), &msg);
 
@@ -574,7 +575,7 @@ int vlapic_msr_read(struct vlapic *l, u32 msr, u64 now, u64 *value)
     else
         *value = reg_read(l, reg, now);
     if (msr == MSR_X2APIC_FIRST + VLAPIC_REG_ICR)
-        *value |= (u64)l->reg[VLAPIC_REG_ICR2] << 32;
+        *value |= (u64)l->reg[VLAPIC_REG_ICR2].value << 32;
     return 0;
 }
 
@@ -635,18 +636,18 @@ void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 n
     if (is_x2apic(l))
         reg_set(l, VLAPIC_REG_ICR2, load_u32(page + VLAPIC_REG_ICR2 * 16));
     reg_set(l, VLAPIC_REG_ESR, page[VLAPIC_REG_ESR * 16]);
-    l->reg[VLAPIC_REG_ISR] &= 0xffff0000;
+    l->reg[VLAPIC_REG_ISR].value &= 0xffff0000;
     l->isr_words = 0;
     l->irr_words = 0;
     for (u32 i = 0; i < 8; i++) {
-        l->isr_words |= (u8)(!!l->reg[VLAPIC_REG_ISR + i] << i);
-        l->irr_words |= (u8)(!!l->reg[VLAPIC_REG_IRR + i] << i);
+        l->isr_words |= (u8)(!!l->reg[VLAPIC_REG_ISR + i].value << i);
+        l->irr_words |= (u8)(!!l->reg[VLAPIC_REG_IRR + i].value << i);
     }
     l->esr_pending = 0;
     if (timer_mode(l) == TIMER_TSC)
         timer_arm_tsc(l, tsc_deadline, now);
     else if (count || timer_mode(l) == TIMER_PERIODIC)
-        timer_count(l, MIN(count, l->reg[VLAPIC_REG_TMICT]), now);
+        timer_count(l, MIN(count, l->reg[VLAPIC_REG_TMICT].value), now);
     else
         timer_stop(l);
 }

@@ -95,9 +95,16 @@ struct vlapic_effect {
     u64 icr; /* in x2APIC form: destination in bits 63:32, APIC_DEST_ALL for a broadcast */
 };
 
+/* The registers lie as in memory, so that the processor can work on them itself (Intel SDM vol. 3C,
+ * 30.1, "virtual-APIC page"). */
+struct vlapic_word {
+    u32 value;
+    u32 unused[3];
+};
+
 struct vlapic {
-    u32 reg[VLAPIC_REGS]; /* some are made when read: ID, PPR, TMCCT, an x2APIC's LDR */
-    u8 isr_words;         /* bit n: reg[VLAPIC_REG_ISR + n] is not 0 */
+    struct vlapic_word *reg; /* some are made when read: ID, PPR, TMCCT, an x2APIC's LDR */
+    u8 isr_words;            /* bit n: reg[VLAPIC_REG_ISR + n] may be other than 0 */
     u8 irr_words;
     u8 esr_pending; /* becomes ESR when ESR is written */
     u32 id;         /* x2APIC id; constant */
@@ -116,8 +123,8 @@ struct vlapic {
     u32 pir_level[8]; /* trigger mode of the vectors in pir */
 };
 
-/* A power-up reset follows. tsc_khz: of the host, not 0. */
-void vlapic_init(struct vlapic *l, u32 id, bool bsp, u32 tsc_khz);
+/* reg: VLAPIC_REGS words of the caller's. A power-up reset follows. tsc_khz: of the host, not 0. */
+void vlapic_init(struct vlapic *l, struct vlapic_word *reg, u32 id, bool bsp, u32 tsc_khz);
 
 /* Power-up reset, or what INIT does (`init`): that keeps the mode. What was posted is dropped. */
 void vlapic_reset(struct vlapic *l, bool init);
@@ -148,12 +155,12 @@ int vlapic_set_base(struct vlapic *l, u64 value, bool host, struct vlapic_effect
 
 static inline u8 vlapic_cr8(const struct vlapic *l)
 {
-    return (l->reg[VLAPIC_REG_TPR] >> 4) & 0xf;
+    return (l->reg[VLAPIC_REG_TPR].value >> 4) & 0xf;
 }
 
 static inline void vlapic_set_cr8(struct vlapic *l, u8 cr8)
 {
-    l->reg[VLAPIC_REG_TPR] = (u32)(cr8 & 0xf) << 4;
+    l->reg[VLAPIC_REG_TPR].value = (u32)(cr8 & 0xf) << 4;
 }
 
 /* KVM_GET_LAPIC and KVM_SET_LAPIC: each register at its xAPIC offset, the id in bits 31:24 in every

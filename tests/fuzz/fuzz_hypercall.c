@@ -124,7 +124,7 @@ static enum vcpu_action guest_turn(struct vcpu *v, const u8 *op)
     v->rflags = op[3] & 1 ? v->rflags | RFLAGS_IF : v->rflags & ~RFLAGS_IF;
     v->nmi_pending = false;
     if (op[3] & 2)
-        v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+        v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     switch (op[1] % 8) {
     case 0:
         return exit_hlt(v);

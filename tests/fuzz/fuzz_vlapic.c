@@ -31,30 +31,30 @@ static u64 take(struct input *in, u32 bytes)
 }
 
 /* The plain way, for comparison. */
-static int highest(const u32 *set)
+static int highest(const struct vlapic_word *set)
 {
     for (int v = 255; v >= 0; v--)
-        if (set[v / 32] & (1u << v % 32))
+        if (set[v / 32].value & (1u << v % 32))
             return v;
     return -1;
 }
 
-static void check_set(const u32 *set, u8 words)
+static void check_set(const struct vlapic_word *set, u8 words)
 {
     for (u32 i = 0; i < 8; i++)
-        CHECK(!!set[i] == !!(words & 1 << i));
+        CHECK(!!set[i].value == !!(words & 1 << i));
 }
 
 static void check_priorities(struct vlapic *l)
 {
     int pending = vlapic_pending(l);
     int irr = highest(&l->reg[VLAPIC_REG_IRR]), isr = highest(&l->reg[VLAPIC_REG_ISR]);
-    int tpr = (int)l->reg[VLAPIC_REG_TPR], service = isr < 0 ? 0 : isr & 0xf0;
+    int tpr = (int)l->reg[VLAPIC_REG_TPR].value, service = isr < 0 ? 0 : isr & 0xf0;
     int ppr = tpr >> 4 >= service >> 4 ? tpr : service;
 
     check_set(&l->reg[VLAPIC_REG_IRR], l->irr_words);
     check_set(&l->reg[VLAPIC_REG_ISR], l->isr_words);
-    CHECK(!(l->reg[VLAPIC_REG_ISR] & 0xffff));
+    CHECK(!(l->reg[VLAPIC_REG_ISR].value & 0xffff));
     CHECK(tpr <= 0xff && vlapic_cr8(l) == tpr >> 4);
     CHECK(vlapic_ppr(l) == ppr);
     CHECK(pending == (irr >= 0 && irr >> 4 > ppr >> 4 ? irr : -1));
@@ -64,7 +64,7 @@ static void check_priorities(struct vlapic *l)
 
 static void check_timer(struct vlapic *l, u64 now)
 {
-    u32 lvt = l->reg[VLAPIC_REG_LVT_TIMER];
+    u32 lvt = l->reg[VLAPIC_REG_LVT_TIMER].value;
     bool tsc = lvt & 0x40000;
 
     CHECK((lvt & 0x60000) != 0x60000);
@@ -74,7 +74,7 @@ static void check_timer(struct vlapic *l, u64 now)
     if (!tsc && vlapic_timer_deadline(l) != VLAPIC_NEVER)
         CHECK(l->timer_period * 1000 >= VLAPIC_MIN_PERIOD_NS * 2999ull);
     CHECK(vlapic_mode(l) != VLAPIC_XAPIC ||
-          vlapic_mmio_read(l, VLAPIC_REG_TMCCT * 16, now) <= l->reg[VLAPIC_REG_TMICT]);
+          vlapic_mmio_read(l, VLAPIC_REG_TMCCT * 16, now) <= l->reg[VLAPIC_REG_TMICT].value);
     if (vlapic_timer_fire(l, now))
         CHECK(vlapic_timer_deadline(l) > now);
 }
@@ -219,10 +219,11 @@ static void step(struct vlapic *l, struct input *in, u64 *now)
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
     struct input in = {data, size};
+    static struct vlapic_word page[VLAPIC_REGS];
     static struct vlapic l;
     u64 now = 1ull << 40;
 
-    vlapic_init(&l, (u32)take(&in, 2), take(&in, 1) & 1, 2999999);
+    vlapic_init(&l, page, (u32)take(&in, 2), take(&in, 1) & 1, 2999999);
     while (in.left) {
         step(&l, &in, &now);
         CHECK(!(l.base & APIC_BASE_EXTD) || (l.base & APIC_BASE_ENABLE));

@@ -361,7 +361,7 @@ static void start_dom0_vcpu(u32 i)
     v = pcpus[i]->dom0 = vcpu_table[handle];
     v->activity = ACTIVITY_RUN;
     v->rflags |= RFLAGS_IF;
-    v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+    v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     sched_set_affinity(&v->se, affinity, rdtsc());
     ASSERT(sched_start(&v->se, i, rdtsc()) != -E_BUSY);
 }

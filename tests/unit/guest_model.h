@@ -39,6 +39,7 @@ struct model_page {
 
 static struct model {
     struct domain domain;
+    struct vlapic_word lapic[VLAPIC_REGS];
     struct vcpu v;
     struct socle_vcpu_page page;
     u8 memory[FRAMES][PAGE_SIZE] ALIGNED(4096);
@@ -199,7 +200,7 @@ static inline void model_init(enum model_mode mode)
     v->rflags = RFLAGS_FIXED;
     model.domain.flags = DOMAIN_LAPIC;
     model.next_table = TABLES_GPA;
-    vlapic_init(&v->lapic, 0, true, 1000000);
+    vlapic_init(&v->lapic, model.lapic, 0, true, 1000000);
     for (u32 i = 0; i < SOCLE_SEGS; i++)
         s->seg[i] = (struct socle_segment){.limit = ~0u, .attr = 0x093 | BIT(7)};
     s->seg[SOCLE_SEG_CS].attr = (u16)(0x9b | (model_is_long(mode) ? BIT(9) : mode ? BIT(10) : 0));

@@ -26,7 +26,7 @@ static int start(void **state)
     domain = fake_domain(VCPUS, 0);
     for (u32 i = 0; i < VCPUS; i++) {
         v[i] = vcpu_table[fake_handle(domain, i)];
-        v[i]->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+        v[i]->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     }
     fake_cpu = 0;
     return 0;
@@ -145,7 +145,7 @@ static void test_stray_end(void **state)
 static void test_dom0_that_takes_none(void **state)
 {
     (void)state;
-    dom0_vcpu->lapic.reg[VLAPIC_REG_SVR] &= ~APIC_SVR_ENABLE;
+    dom0_vcpu->lapic.reg[VLAPIC_REG_SVR].value &= ~APIC_SVR_ENABLE;
     fake.level[0x51] = true;
     irq_physical(0x51);
     irq_physical(0x41);
@@ -199,7 +199,7 @@ static void test_destinations(void **state)
     msg.shorthand = APIC_TO_OTHERS;
     assert_int_equal(takers(v[1], &msg), 15 & ~(1 << 1));
     msg.shorthand = APIC_TO_ALL;
-    v[3]->lapic.reg[VLAPIC_REG_SVR] = 0xff; /* it takes none now */
+    v[3]->lapic.reg[VLAPIC_REG_SVR].value = 0xff; /* it takes none now */
     assert_int_equal(takers(v[1], &msg), 7);
 }
 
@@ -215,9 +215,9 @@ static void test_lowest_priority_goes_to_one(void **state)
     }
     assert_int_equal(all, 15); /* they take turns */
     for (u32 i = 0; i < VCPUS - 1; i++)
-        v[i]->lapic.reg[VLAPIC_REG_SVR] = 0xff;
+        v[i]->lapic.reg[VLAPIC_REG_SVR].value = 0xff;
     assert_int_equal(takers(NULL, &msg), 1 << 3);
-    v[3]->lapic.reg[VLAPIC_REG_SVR] = 0xff;
+    v[3]->lapic.reg[VLAPIC_REG_SVR].value = 0xff;
     assert_int_equal(takers(NULL, &msg), 0);
 }
 

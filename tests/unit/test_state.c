@@ -275,7 +275,7 @@ static void test_lapic(void **state)
     assert_int_equal(state_get(v, SOCLE_STATE_LAPIC, buf, 1024), 0);
     memcpy(buf + 0xf0, &spiv, 4);
     assert_int_equal(state_set(v, SOCLE_STATE_LAPIC, buf, 1024), 0);
-    assert_int_equal(v->lapic.reg[VLAPIC_REG_SVR], 0x1ff);
+    assert_int_equal(v->lapic.reg[VLAPIC_REG_SVR].value, 0x1ff);
     assert_int_equal(fake.timer_changed, 1);
     guest.flags = 0;
     assert_int_equal(state_get(v, SOCLE_STATE_LAPIC, buf, 1024), -E_INVAL);

@@ -158,7 +158,7 @@ static void test_precedence(void **state)
     assert_true(window(&steps[1]));
     assert_int_equal(virtual(&steps[2]), 0x41);
     assert_int_equal(steps[2].event_inj, 0);
-    assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2], 2);
+    assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2].value, 2);
 }
 
 static void enable_interrupts(struct vcpu *w, struct vmcb *c)

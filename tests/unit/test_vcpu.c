@@ -164,7 +164,7 @@ static void test_blocked_and_woken_by_msi(void **state)
 {
     (void)state;
     machine(1, 1);
-    v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+    v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     v->rflags |= RFLAGS_IF;
     run_into_guest(0);
     fake_leave(0, exit_hlt(v));
@@ -215,7 +215,7 @@ static void test_timer_wakes(void **state)
 
     (void)state;
     machine(1, 1);
-    v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+    v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     v->rflags |= RFLAGS_IF;
     run_into_guest(0);
     vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_TIMER * 16, 0x50, rdtsc(), &e);
@@ -241,7 +241,7 @@ static void test_due_timer_fires_at_once(void **state)
 
     (void)state;
     machine(1, 1);
-    v->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+    v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     v->rflags |= RFLAGS_IF;
     run_into_guest(0);
     vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_TIMER * 16, 0x40050, rdtsc(), &e);
@@ -421,7 +421,7 @@ static void test_event_goes_to_a_living_vcpu(void **state)
 {
     (void)state;
     machine(2, 1);
-    dom0_of(1)->lapic.reg[VLAPIC_REG_SVR] = 0;
+    dom0_of(1)->lapic.reg[VLAPIC_REG_SVR].value = 0;
     fake_cpu = 1;
     event_raise(77);
     assert_true(event_pending(77));
@@ -735,7 +735,7 @@ static void test_processors_race(void **state)
 
         g->activity = ACTIVITY_RUN;
         g->rflags |= RFLAGS_IF;
-        g->lapic.reg[VLAPIC_REG_SVR] |= APIC_SVR_ENABLE;
+        g->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
     }
     let_them_race();
     for (u32 i = 0; i < GUESTS; i++)

@@ -18,6 +18,7 @@
 #define T0    1000000000000ull
 #define X2(r) (MSR_X2APIC_FIRST + (r))
 
+static struct vlapic_word registers[VLAPIC_REGS];
 static struct vlapic apic;
 static struct vlapic_effect eff;
 
@@ -48,7 +49,7 @@ static u64 read_msr(u32 msr)
 static int start_xapic(void **state)
 {
     (void)state;
-    vlapic_init(&apic, 3, false, KHZ);
+    vlapic_init(&apic, registers, 3, false, KHZ);
     xwrite(VLAPIC_REG_SVR, 0x1ff);
     return 0;
 }
@@ -70,7 +71,7 @@ static void take(u8 vector)
 static void test_reset_values(void **state)
 {
     (void)state;
-    vlapic_init(&apic, 3, false, KHZ);
+    vlapic_init(&apic, registers, 3, false, KHZ);
     assert_int_equal(read_msr(MSR_APIC_BASE), 0xfee00800);
     assert_int_equal(xread(VLAPIC_REG_ID), 3u << 24);
     assert_int_equal(xread(VLAPIC_REG_VERSION), 0x50014);
@@ -82,7 +83,7 @@ static void test_reset_values(void **state)
     assert_false(vlapic_accepts(&apic));
     assert_false(vlapic_accepts_extint(&apic));
     assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
-    vlapic_init(&apic, 0, true, KHZ);
+    vlapic_init(&apic, registers, 0, true, KHZ);
     assert_int_equal(read_msr(MSR_APIC_BASE), 0xfee00900);
     assert_true(vlapic_accepts_extint(&apic));
 }
@@ -198,13 +199,13 @@ static void test_modes(void **state)
     u64 value;
 
     (void)state;
-    vlapic_init(&apic, 3, false, KHZ);
+    vlapic_init(&apic, registers, 3, false, KHZ);
     xwrite(VLAPIC_REG_ICR2, 0x05000000);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[2]), 0);
     assert_int_equal(read_msr(X2(VLAPIC_REG_ICR)), 0);
     for (u32 from = 0; from < 3; from++) {
         for (u32 to = 0; to < 3; to++) {
-            vlapic_init(&apic, 3, false, KHZ);
+            vlapic_init(&apic, registers, 3, false, KHZ);
             assert_int_equal(vlapic_set_base(&apic, base[from], true, &eff), 0);
             assert_int_equal(write_msr(MSR_APIC_BASE, base[to]), legal[from][to] ? 0 : -E_INVAL);
             assert_int_equal(vlapic_mode(&apic), legal[from][to] ? to : from);
@@ -212,7 +213,7 @@ static void test_modes(void **state)
             assert_int_equal(vlapic_set_base(&apic, base[to], true, &eff), 0);
         }
     }
-    vlapic_init(&apic, 3, false, KHZ);
+    vlapic_init(&apic, registers, 3, false, KHZ);
     assert_int_equal(write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS | APIC_BASE_EXTD), -E_INVAL);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[1] | 0x200), -E_INVAL);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[1] | 1), -E_INVAL);
@@ -541,7 +542,7 @@ static void test_match(void **state)
 
     (void)state;
     for (u32 i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        vlapic_init(&apic, rows[i].id, false, KHZ);
+        vlapic_init(&apic, registers, rows[i].id, false, KHZ);
         xwrite(VLAPIC_REG_LDR, rows[i].ldr << 24);
         if (rows[i].kind == XCLUSTER || rows[i].kind == XODD)
             xwrite(VLAPIC_REG_DFR, rows[i].kind == XODD ? 0x30000000 : 0);
@@ -717,7 +718,7 @@ static void test_timer_rates(void **state)
     for (u32 i = 0; i < sizeof(khz) / sizeof(khz[0]); i++) {
         u64 wait;
 
-        vlapic_init(&apic, 0, true, khz[i]);
+        vlapic_init(&apic, registers, 0, true, khz[i]);
         xwrite(VLAPIC_REG_TDCR, 0xb);
         xwrite(VLAPIC_REG_TMICT, 1000000000);
         wait = vlapic_timer_deadline(&apic) - T0;
@@ -750,7 +751,7 @@ static void test_state_round_trip(void **state)
     assert_int_equal(value, 750001);
     memcpy(&value, page + 0x20, 4);
     assert_int_equal(value, 3u << 24);
-    vlapic_init(&apic, 3, false, KHZ);
+    vlapic_init(&apic, registers, 3, false, KHZ);
     vlapic_post(&apic, 0xf1, false); /* dropped */
     vlapic_set_state(&apic, page, T0 + 500000000);
     assert_in_range(vlapic_timer_deadline(&apic), T0 + 503000000, T0 + 503000004);

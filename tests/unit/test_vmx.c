@@ -197,7 +197,7 @@ static void test_order_of_events(void **state)
     assert_false(steps[2].proc & PROC_NMI_WINDOW);
     assert_int_equal(steps[3].entry_info, 0);
     assert_false(window(&steps[3]));
-    assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2], 2);
+    assert_int_equal(v->lapic.reg[VLAPIC_REG_ISR + 2].value, 2);
     assert_false(steps[0].launched);
     assert_true(steps[1].launched);
 }

@@ -189,7 +189,7 @@ static inline struct vcpu *fake_vcpu(struct domain *d, u32 apic_id)
     v->xcr0 = 1;
     v->rip = 0x1000;
     v->next_rip = 0x1002;
-    vlapic_init(&v->lapic, apic_id, apic_id == 0, (u32)tsc_khz);
+    vlapic_init(&v->lapic, calloc(1, 4096), apic_id, apic_id == 0, (u32)tsc_khz);
     return v;
 }
 
@@ -197,6 +197,7 @@ static inline void fake_free(struct vcpu *v)
 {
     free(v->cpuid);
     free(v->xsave_area);
+    free(v->lapic.reg);
     free(v->page);
     free(v);
 }
