@@ -157,10 +157,12 @@ $(B)/dom0/initrd.img $(B)/dom0/small.img &: $(B)/dom0/base.img $(DOM0_TOP) $(wil
 	@$(IMAGE)/dom0.sh initrd
 
 # Bochs takes a minute to unpack the kernel, so its machines get one that is not compressed.
-$(B)/dom0/vmlinuz-flat: $(B)/dom0/vmlinuz $(addprefix tests/emulator/flat_kernel,.py .asm)
+$(B)/dom0/vmlinuz-flat: BEHIND := 0x200000
+$(B)/guest/vmlinuz-flat: BEHIND := 0x100000
+$(B)/%/vmlinuz-flat: $(B)/%/vmlinuz $(addprefix tests/emulator/flat_kernel,.py .asm)
 	@echo "  FLAT  $@"
-	@$(NASM) -f bin -o $(B)/dom0/flat_kernel.bin tests/emulator/flat_kernel.asm
-	@/usr/bin/python3 tests/emulator/flat_kernel.py $< $(B)/dom0/flat_kernel.bin $@
+	@$(NASM) -f bin -DKERNEL=$(BEHIND) -o $(@D)/flat_kernel.bin tests/emulator/flat_kernel.asm
+	@/usr/bin/python3 tests/emulator/flat_kernel.py $< $(@D)/flat_kernel.bin $(BEHIND) $@
 
 DOM0_CMDLINE ?= console=tty0 console=ttyS0 quiet cryptomgr.notests
 $(B)/socle.iso: $(B)/socle.elf $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(IMAGE)/mkiso.sh Makefile
@@ -168,7 +170,7 @@ $(B)/socle.iso: $(B)/socle.elf $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(IMAGE)/m
 	@$(IMAGE)/mkiso.sh $@ '$(DOM0_CMDLINE)'
 
 .PHONY: kmod soclectl images iso bochs-images
-bochs-images: $(B)/dom0/vmlinuz-flat $(B)/dom0/small.img
+bochs-images: $(B)/dom0/vmlinuz-flat $(B)/guest/vmlinuz-flat $(B)/dom0/small.img
 kmod: $(B)/socle.ko
 soclectl: $(B)/soclectl
 images: $(B)/dom0/vmlinuz $(B)/dom0/initrd.img $(GUEST)

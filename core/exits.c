@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The exits that are too small for a file of their own. */
 #include "core/exits.h"
+#include "core/x86.h"
 
 enum vcpu_action exit_hlt(struct vcpu *v)
 {
@@ -11,4 +12,13 @@ enum vcpu_action exit_hlt(struct vcpu *v)
         return VCPU_RESUME;
     v->activity = ACTIVITY_HALTED;
     return VCPU_BLOCK;
+}
+
+/* A loop of PAUSEs: who holds what it waits for may be waiting for this processor. */
+enum vcpu_action exit_pause(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_OTHER]++;
+    sched_yield(&v->se, rdtsc());
+    vcpu_set_pending(v, PENDING_RESCHED);
+    return VCPU_RESUME;
 }

@@ -10,6 +10,7 @@
 
 enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4);
 enum vcpu_action exit_hlt(struct vcpu *v);
+enum vcpu_action exit_pause(struct vcpu *v);
 enum vcpu_action exit_rdmsr(struct vcpu *v);
 enum vcpu_action exit_wrmsr(struct vcpu *v);
 enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4);

@@ -4,6 +4,7 @@
 #include "core/event.h"
 #include "core/log.h"
 #include "core/pcpu.h"
+#include "core/vendor.h"
 #include "core/x86.h"
 #include "drivers/apic.h"
 
@@ -157,7 +158,9 @@ void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e)
     }
     if (e->flags & VLAPIC_EOI)
         level_ended(v, e->eoi_vector);
-    if (e->flags & VLAPIC_TIMER)
+    if (e->flags & VLAPIC_MODE)
+        vcpu_apic_changed(v);
+    else if (e->flags & VLAPIC_TIMER)
         vcpu_timer_changed(v);
     if ((e->flags & VLAPIC_DEST) && domain_has(v->domain, DOMAIN_DEVICES))
         apic_set_logical(v->lapic.reg[VLAPIC_REG_LDR].value, v->lapic.reg[VLAPIC_REG_DFR].value);
@@ -186,4 +189,11 @@ void vcpu_timer_changed(struct vcpu *v)
         irq_arm_timer();
     else
         pcpu_kick(kick);
+}
+
+void vcpu_apic_changed(struct vcpu *v)
+{
+    if (vendor->update_apic)
+        vendor->update_apic(v);
+    vcpu_timer_changed(v);
 }

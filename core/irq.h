@@ -18,7 +18,9 @@ int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 /* Does what a register write asked for. On v's own processor. */
 void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e);
 
-/* v's local APIC timer was set anew. On v's own processor, or while v is stopped. */
+/* v's local APIC was set anew as a whole, or has another mode; its timer was set anew. On v's own
+ * processor, or while v is stopped. */
+void vcpu_apic_changed(struct vcpu *v);
 void vcpu_timer_changed(struct vcpu *v);
 
 /* Sets the physical timer of this processor to its next event. */

@@ -40,7 +40,7 @@ int msr_set_apic_base(struct vcpu *v, u64 value)
     }
     err = vlapic_set_base(&v->lapic, value, true, &e);
     if (!err && e.flags)
-        vcpu_timer_changed(v);
+        vcpu_apic_changed(v);
     return err;
 }
 

@@ -381,6 +381,18 @@ bool sched_block(struct sched_entity *e, u64 now)
     return !woken;
 }
 
+void sched_yield(struct sched_entity *e, u64 now)
+{
+    struct runqueue *rq = lock_home(e);
+    const struct sched_entity *first = first_waiting(rq);
+
+    account(rq, now);
+    if (first && !heap_before(first->vruntime, e->vruntime))
+        e->vruntime = first->vruntime + 1;
+    rq->slice_start = now - slice_of(rq);
+    spin_unlock(&rq->lock);
+}
+
 int sched_stop(struct sched_entity *e)
 {
     struct runqueue *rq = lock_home(e);

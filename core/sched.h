@@ -118,6 +118,9 @@ static inline void sched_prepare_block(struct sched_entity *e)
  * wake-up has come meanwhile, which it takes: the entity goes on. */
 bool sched_block(struct sched_entity *e, u64 now);
 
+/* Own processor: the current entity e lets whoever waits here go first; sched_pick() must follow. */
+void sched_yield(struct sched_entity *e, u64 now);
+
 /* To STOPPED. Returns 0; or -E_AGAIN while it is RUNNING: kick its processor (sched_cpu()) and ask
  * again. Its state may still be in that processor's registers: see sched_loaded(). */
 int sched_stop(struct sched_entity *e);

@@ -195,7 +195,7 @@ static int set_lapic(struct vcpu *v, const void *buf)
     if (!domain_has(v->domain, DOMAIN_LAPIC))
         return -E_INVAL;
     vlapic_set_state(&v->lapic, buf, rdtsc());
-    vcpu_timer_changed(v);
+    vcpu_apic_changed(v);
     return 0;
 }
 

@@ -73,6 +73,7 @@ void vcpu_reset(struct vcpu *v, bool init)
     vendor->set_msr(v, MSR_EFER, 0);
     vendor->set_debug(v, &debug);
     vendor->set_shadow(v, false);
+    vcpu_apic_changed(v);
     if (!init) {
         v->xcr0 = 1;
         vendor->set_msr(v, MSR_PAT, PAT_RESET);
@@ -706,7 +707,7 @@ int vcpu_next_interrupt(struct vcpu *v)
         return v->extint_vector;
     if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v))
         return VCPU_WINDOW;
-    return vlapic_pending(&v->lapic);
+    return v->lapic.virtualized ? -1 : vlapic_pending(&v->lapic);
 }
 
 void vcpu_accept_interrupt(struct vcpu *v, u8 vector)

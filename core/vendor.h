@@ -44,6 +44,8 @@ struct vendor_ops {
     bool (*get_shadow)(struct vcpu *v); /* STI or MOV SS shadow */
     void (*set_shadow)(struct vcpu *v, bool shadow);
     void (*update_tsc_offset)(struct vcpu *v);
+    /* v's local APIC was set anew as a whole, or has another mode; or v runs here. May be NULL. */
+    void (*update_apic)(struct vcpu *v);
 };
 
 extern const struct vendor_ops *vendor;

@@ -77,6 +77,12 @@ static bool is_x2apic(const struct vlapic *l)
     return l->base & APIC_BASE_EXTD; /* never without ENABLE: base_legal() */
 }
 
+/* An x2APIC's logical id follows from its id (SDM vol. 3, 10.12.10.2). */
+static u32 x2apic_ldr(u32 id)
+{
+    return (id >> 4) << 16 | 1u << (id & 0xf);
+}
+
 /* ---- IRR, ISR, TMR ---- */
 
 /* The highest vector of the set that begins at register `reg`, or -1; words has a bit for each word
@@ -179,6 +185,35 @@ bool vlapic_blocked_by_tpr(struct vlapic *l)
     vlapic_sync(l);
     vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words) & ~0xf;
     return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR].value & 0xf0);
+}
+
+/* SDM vol. 3C, 30.5: the guest reads the words themselves. What the processor changes in IRR and
+ * ISR is not in the hints. */
+void vlapic_set_virtualized(struct vlapic *l, bool on)
+{
+    l->virtualized = on;
+    if (!on)
+        return;
+    reg_set(l, VLAPIC_REG_ID, l->id);
+    reg_set(l, VLAPIC_REG_VERSION, APIC_VERSION);
+    reg_set(l, VLAPIC_REG_LDR, x2apic_ldr(l->id));
+    l->irr_words = l->isr_words = 0xff;
+}
+
+/* ICR's upper half is elsewhere. */
+bool vlapic_is_plain(u32 reg)
+{
+    return (rules[reg].access & RD) && reg != VLAPIC_REG_TMCCT && reg != VLAPIC_REG_ICR;
+}
+
+u16 vlapic_interrupt_status(struct vlapic *l)
+{
+    int irr, isr;
+
+    vlapic_sync(l);
+    irr = vector_highest(l, VLAPIC_REG_IRR, 0xff);
+    isr = vector_highest(l, VLAPIC_REG_ISR, 0xff);
+    return (u16)(MAX(irr, 0) | MAX(isr, 0) << 8);
 }
 
 void vlapic_accept(struct vlapic *l, u8 vector)
@@ -347,12 +382,6 @@ static void timer_write_divide(struct vlapic *l, u32 value, u64 now)
 }
 
 /* ---- reset and modes ---- */
-
-/* An x2APIC's logical id follows from its id (SDM vol. 3, 10.12.10.2). */
-static u32 x2apic_ldr(u32 id)
-{
-    return (id >> 4) << 16 | 1u << (id & 0xf);
-}
 
 void vlapic_reset(struct vlapic *l, bool init)
 {

@@ -106,9 +106,10 @@ struct vlapic {
     struct vlapic_word *reg; /* some are made when read: ID, PPR, TMCCT, an x2APIC's LDR */
     u8 isr_words;            /* bit n: reg[VLAPIC_REG_ISR + n] may be other than 0 */
     u8 irr_words;
-    u8 esr_pending; /* becomes ESR when ESR is written */
-    u32 id;         /* x2APIC id; constant */
-    u64 base;       /* the APIC_BASE MSR */
+    u8 esr_pending;   /* becomes ESR when ESR is written */
+    bool virtualized; /* the processor itself delivers and ends interrupts: it has IRR and ISR */
+    u32 id;           /* x2APIC id; constant */
+    u64 base;         /* the APIC_BASE MSR */
 
     u64 timer_deadline; /* host TSC of the next expiry, or VLAPIC_NEVER */
     u64 timer_period;   /* in host TSC ticks */
@@ -117,9 +118,11 @@ struct vlapic {
     u64 tsc_per_ns;     /* both with 32 fraction bits */
     u64 ns_per_tsc;
 
-    /* What other processors write: a bit per vector, and then the flag. */
+    /* What other processors write: a bit per vector, and then the flag. A posted-interrupt
+     * descriptor (Intel SDM vol. 3C, 30.6). */
     u32 pir[8] ALIGNED(64);
-    u8 pir_pending;
+    u32 pir_pending; /* bit 0 */
+    u32 pir_unused[7];
     u32 pir_level[8]; /* trigger mode of the vectors in pir */
 };
 
@@ -196,6 +199,16 @@ u8 vlapic_ppr(const struct vlapic *l);
 
 /* Only TPR holds back the highest vector in IRR: the caller must see the next write of CR8. */
 bool vlapic_blocked_by_tpr(struct vlapic *l);
+
+/* For a processor that delivers interrupts itself: the highest vectors in IRR and (in bits 15:8) in
+ * ISR, 0 for none; what was posted is in IRR. */
+u16 vlapic_interrupt_status(struct vlapic *l);
+
+/* The processor takes interrupts over, in x2APIC mode, or gives them back. */
+void vlapic_set_virtualized(struct vlapic *l, bool on);
+
+/* What the word in memory has is what an x2APIC's register reads as, where virtualized. */
+bool vlapic_is_plain(u32 reg);
 
 /* Takes the vector that vlapic_pending() gave: from IRR to ISR. */
 void vlapic_accept(struct vlapic *l, u8 vector);

@@ -282,6 +282,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_HLT:
         v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
+    case SVM_EXIT_PAUSE:
+        return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
         return handle_cr8(v, c);
     case SVM_EXIT_EXCP_BASE + VEC_DB:

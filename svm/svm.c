@@ -14,12 +14,17 @@
 #define TSS_BUSY        BIT(1)
 #define VM_CR_SVMDIS    BIT(4)
 
+/* So many PAUSEs, at most so many cycles apart, give way. */
+#define PAUSE_COUNT 3000
+#define PAUSE_GAP   128
+#define HAS_FILTER  (BIT(10) | BIT(12))
+
 #define IOPM_SIZE  12288
 #define MSRPM_SIZE 8192
 
 static const struct npt_format npt_format_svm = NPT_FORMAT_SVM;
 
-struct svm_features svm_features = {.asids = ~0u, .next_rip = true};
+struct svm_features svm_features = {.asids = ~0u, .next_rip = true, .pause_filter = true};
 
 /* One bit per port; dom0's is all zeros: it owns the machine's ports. */
 static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
@@ -86,6 +91,7 @@ static void note_features(void)
 
     svm_features.asids = MIN(svm_features.asids, r.ebx);
     svm_features.next_rip &= !vendor_plain && (r.edx & BIT(3));
+    svm_features.pause_filter &= !vendor_plain && (r.edx & HAS_FILTER) == HAS_FILTER;
 }
 
 static int svm_init_cpu(struct pcpu *cpu)
@@ -113,7 +119,8 @@ static int svm_init_cpu(struct pcpu *cpu)
 
 static void svm_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "npt%s", svm_features.next_rip ? " nrips" : "");
+    fmt_print(text, size, "npt%s%s", svm_features.next_rip ? " nrips" : "",
+              svm_features.pause_filter ? " pause-filter" : "");
 }
 
 static void init_controls(struct vcpu *v, struct vmcb *c)
@@ -131,6 +138,11 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
                     INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT | INTERCEPT_MONITOR |
                     INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV | INTERCEPT_RDPRU |
                     (owner ? 0 : INTERCEPT_WBINVD);
+    if (svm_features.pause_filter) {
+        c->intercept1 |= INTERCEPT_PAUSE;
+        c->pause_count = PAUSE_COUNT;
+        c->pause_threshold = PAUSE_GAP;
+    }
     c->iopm = image_to_phys(owner ? iopm_dom0 : iopm_guest);
     c->msrpm = image_to_phys(msrpm);
     c->int_ctl = INT_CTL_MASKING;

@@ -19,6 +19,7 @@ enum {
     INTERCEPT_RSM = BIT(19),
     INTERCEPT_IRET = BIT(20),
     INTERCEPT_INVD = BIT(22),
+    INTERCEPT_PAUSE = BIT(23),
     INTERCEPT_HLT = BIT(24),
     INTERCEPT_INVLPGA = BIT(26),
     INTERCEPT_IOIO = BIT(27),
@@ -55,6 +56,7 @@ enum svm_exit {
     SVM_EXIT_RSM = 0x73,
     SVM_EXIT_IRET = 0x74,
     SVM_EXIT_INVD = 0x76,
+    SVM_EXIT_PAUSE = 0x77,
     SVM_EXIT_HLT = 0x78,
     SVM_EXIT_INVLPGA = 0x7a,
     SVM_EXIT_IOIO = 0x7b,
@@ -177,6 +179,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB layout");
 struct svm_features {
     u32 asids;
     bool next_rip;
+    bool pause_filter; /* with its threshold */
 };
 extern struct svm_features svm_features;
 

@@ -2,6 +2,7 @@
 /* Intel VMX: the run loop, injection, and the decoding of exits. */
 #include "core/exits.h"
 #include "core/gmem.h"
+#include "core/irq.h"
 #include "core/lib.h"
 #include "core/log.h"
 #include "core/pcpu.h"
@@ -82,6 +83,17 @@ static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
     vcpu_accept_interrupt(v, vector);
 }
 
+/* Where only TPR holds an interrupt back, its fall below what TPR is now makes an exit. */
+static void set_tpr_threshold(struct vcpu *v, bool blocked)
+{
+    u32 threshold = blocked ? vlapic_cr8(&v->lapic) : 0;
+
+    if (likely(threshold == vmx_of(v)->tpr_threshold))
+        return;
+    vmx_of(v)->tpr_threshold = threshold;
+    vmwrite(VMCS_TPR_THRESHOLD, threshold);
+}
+
 /* Events in the order of their priority; at most one is delivered by an entry. */
 static void prepare_events(struct vcpu *v)
 {
@@ -98,11 +110,15 @@ static void prepare_events(struct vcpu *v)
         else
             busy = inject_nmi(v);
     }
+    if (unlikely(v->lapic.pir_pending) && v->lapic.virtualized)
+        vmx_sync_interrupts(v);
     vector = vcpu_next_interrupt(v);
     if (unlikely(vector == VCPU_WINDOW))
         open_window(v, PROC_INTERRUPT_WINDOW);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, busy, (u8)vector);
+    if (vmx_of(v)->proc & PROC_TPR_SHADOW)
+        set_tpr_threshold(v, vlapic_blocked_by_tpr(&v->lapic));
 }
 
 /* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
@@ -236,7 +252,7 @@ static enum vcpu_action handle_exception(struct vcpu *v)
 {
     u32 info = (u32)vmread(VMCS_EXIT_INTR_INFO);
 
-    if ((info >> 8 & 7) == EVENT_NMI) { /* a kick; more of them stay blocked until an IRET */
+    if ((info >> 8 & 7) == EVENT_NMI) { /* more of them stay blocked until an IRET */
         __asm__ volatile("int $2" : : : "memory");
         return VCPU_RESUME;
     }
@@ -248,10 +264,27 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
 }
 
+/* The processor has acknowledged it. */
 static enum vcpu_action handle_interrupt(struct vcpu *v)
 {
     v->count[SOCLE_STAT_INTERRUPT]++;
+    irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_preemption_timer(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_INTERRUPT]++;
     vmx_take_interrupts();
+    return VCPU_RESUME;
+}
+
+static enum vcpu_action handle_eoi(struct vcpu *v)
+{
+    struct vlapic_effect e = {.flags = VLAPIC_EOI, .eoi_vector = (u8)vmread(VMCS_QUALIFICATION)};
+
+    v->count[SOCLE_STAT_OTHER]++;
+    vcpu_apply_effect(v, &e);
     return VCPU_RESUME;
 }
 
@@ -275,8 +308,16 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_EPT_VIOLATION:
         return handle_ept_violation(v);
     case VMX_EXIT_INTERRUPT:
-    case VMX_EXIT_PREEMPTION_TIMER:
         return handle_interrupt(v);
+    case VMX_EXIT_PREEMPTION_TIMER:
+        return handle_preemption_timer(v);
+    case VMX_EXIT_TPR_THRESHOLD:
+        v->count[SOCLE_STAT_WINDOW]++;
+        return VCPU_RESUME;
+    case VMX_EXIT_PAUSE:
+        return exit_pause(v);
+    case VMX_EXIT_EOI:
+        return handle_eoi(v);
     case VMX_EXIT_INTERRUPT_WINDOW:
         return close_window(v, PROC_INTERRUPT_WINDOW);
     case VMX_EXIT_NMI_WINDOW:
@@ -298,6 +339,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_RDPMC:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_gp(v);
+    case VMX_EXIT_INIT: /* of one processor alone; nobody sends it to a running machine */
+        return VCPU_RESUME;
     case VMX_EXIT_TRIPLE_FAULT:
         return vcpu_shutdown(v);
     case VMX_EXIT_VMCLEAR ... VMX_EXIT_VMXON:
@@ -307,6 +350,13 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_INVVPID:
     case VMX_EXIT_MONITOR:
     case VMX_EXIT_MWAIT:
+    /* Never asked for: */
+    case VMX_EXIT_INVLPG:
+    case VMX_EXIT_RDTSC:
+    case VMX_EXIT_RDTSCP:
+    case VMX_EXIT_RDRAND ... VMX_EXIT_RDSEED:
+    case VMX_EXIT_XSAVES:
+    case VMX_EXIT_XRSTORS:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
     default:
@@ -373,6 +423,8 @@ static enum vcpu_action entry_failed(struct vcpu *v, u64 reason)
         vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS), vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_TR),
         vmread(VMCS_ENTRY_INTR_INFO), vmread(VMCS_INTERRUPTIBILITY));
     vmwrite(VMCS_ENTRY_INTR_INFO, 0);
+    if ((reason & 0xffff) == VMX_EXIT_MACHINE_CHECK)
+        panic("machine check");
     return vcpu_fail(v, reason, vmread(VMCS_QUALIFICATION), vmread(VMCS_INSTRUCTION_ERROR));
 }
 

@@ -7,6 +7,7 @@
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
+#include "drivers/apic.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
 #define FEATURE_LOCKED        BIT(0)
@@ -24,6 +25,10 @@
 #define EPT_NEEDED            (BIT(6) | BIT(14) | BIT(16) | BIT(20) | BIT(25))
 #define EPT_1GIB              BIT(17)
 #define INVEPT_SINGLE_CONTEXT 1ull
+
+/* In TSC ticks: a loop of PAUSEs at most this far apart that goes on for so long gives way. */
+#define PAUSE_GAP    128
+#define PAUSE_WINDOW 4096
 
 #define EPTP_WB_4_LEVELS 0x1eull
 #define HOST_CS          0x08
@@ -50,6 +55,7 @@ struct vmx_features vmx_features;
 static u8 io_bitmap_dom0[2 * PAGE_SIZE] ALIGNED(4096);
 static u8 io_bitmap_guest[2 * PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap[PAGE_SIZE] ALIGNED(4096);
+static u8 msr_bitmap_x2apic[PAGE_SIZE] ALIGNED(4096);
 
 static const u32 switched_msrs[SWITCHED_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
                                                  MSR_KERNEL_GS_BASE};
@@ -104,12 +110,24 @@ static bool vmx_detect(const char **why)
 
 /* A bit for each MSR's reads in the first 2 KiB, low and high MSRs, then for writes (Intel SDM vol.
  * 3C, 25.6.9). */
-static void allow_msr(u32 msr)
+static void allow_msr(u8 *bitmap, u32 msr, bool read, bool write)
 {
     u32 bit = (msr >= 0xc0000000 ? 1024 * 8 : 0) + (msr & 0x1fff);
+    u8 mask = (u8)(1u << (bit % 8));
 
-    msr_bitmap[bit / 8] &= (u8) ~(1u << (bit % 8));
-    msr_bitmap[2048 + bit / 8] &= (u8) ~(1u << (bit % 8));
+    if (read)
+        bitmap[bit / 8] &= (u8)~mask;
+    if (write)
+        bitmap[2048 + bit / 8] &= (u8)~mask;
+}
+
+/* Intel SDM vol. 3C, 30.5: the writes that the processor carries out itself. */
+static void allow_x2apic(void)
+{
+    memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
+    for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
+        allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
+                  reg == VLAPIC_REG_TPR || reg == VLAPIC_REG_EOI || reg == VLAPIC_REG_SELF_IPI);
 }
 
 static void init_permission_maps(void)
@@ -118,9 +136,10 @@ static void init_permission_maps(void)
     memset(msr_bitmap, 0xff, sizeof(msr_bitmap));
     for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
         if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
-            allow_msr(msr_fields[i].index);
+            allow_msr(msr_bitmap, msr_fields[i].index, true, true);
     for (u32 i = 0; i < SWITCHED_MSRS; i++)
-        allow_msr(switched_msrs[i]);
+        allow_msr(msr_bitmap, switched_msrs[i], true, true);
+    allow_x2apic();
 }
 
 /* What must be 1, what is needed, and what is wanted and can be had; 0 if a need cannot be met. */
@@ -135,24 +154,32 @@ static u32 choose(u32 msr, u32 needed, u32 wanted)
 
 static struct vmx_features choose_features(void)
 {
-    u32 timer = vendor_plain ? 0 : PIN_PREEMPTION_TIMER, vpid = vendor_plain ? 0 : PROC2_VPID;
-
-    return (struct vmx_features){
-        .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS, timer),
+    u32 wanted = vendor_plain ? 0 : ~0u; /* of what is optional */
+    struct vmx_features f = {
+        .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS,
+                      (PIN_PREEMPTION_TIMER | PIN_POSTED_INTERRUPTS) & wanted),
         .proc = choose(MSR_VMX_TRUE_PROC,
                        PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_RDPMC | PROC_CR8_LOAD |
                            PROC_CR8_STORE | PROC_IO_BITMAPS | PROC_MSR_BITMAPS | PROC_MONITOR |
                            PROC_SECONDARY,
-                       0),
+                       PROC_TPR_SHADOW & wanted),
         .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
-                        PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD | vpid),
+                        PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
+                            ((PROC2_VPID | PROC2_PAUSE_LOOP) & wanted)),
         .exit = choose(MSR_VMX_TRUE_EXIT,
-                       EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
-                           EXIT_SAVE_EFER | EXIT_LOAD_EFER,
+                       EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTERRUPT | EXIT_SAVE_PAT |
+                           EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
                        0),
         .entry = choose(MSR_VMX_TRUE_ENTRY, ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0),
         .timer_shift = rdmsr(MSR_VMX_MISC) & 0x1f,
     };
+
+    if (f.proc & PROC_TPR_SHADOW)
+        f.proc &= ~(u32)(PROC_CR8_LOAD | PROC_CR8_STORE);
+    f.apic = (f.proc & PROC_TPR_SHADOW) && allows(MSR_VMX_PROC2, PROC2_APIC);
+    if (!f.apic)
+        f.pin &= ~(u32)PIN_POSTED_INTERRUPTS;
+    return f;
 }
 
 static bool vmxon(paddr_t region)
@@ -196,8 +223,12 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
-              vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "");
+    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+              vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
+              vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
+              vmx_features.apic ? " apicv" : "",
+              vmx_features.pin & PIN_POSTED_INTERRUPTS ? " posted-interrupts" : "",
+              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "");
 }
 
 /* ---- the current VMCS ---- */
@@ -247,14 +278,19 @@ static const u16 zero_fields[] = {
     VMCS_GUEST_EFER,     VMCS_GUEST_DR7,       VMCS_TSC_OFFSET,
 };
 
+static u32 proc2_of(const struct vcpu *v)
+{
+    return vmx_features.proc2 & (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)PROC2_WBINVD : ~0u);
+}
+
 static void init_controls(const struct vcpu *v)
 {
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
     const u8 *io_bitmap = owner ? io_bitmap_dom0 : io_bitmap_guest;
 
-    vmwrite(VMCS_PIN, vmx_features.pin);
+    vmwrite(VMCS_PIN, vmx_features.pin & ~(u32)PIN_POSTED_INTERRUPTS);
     vmwrite(VMCS_PROC, vmx_features.proc);
-    vmwrite(VMCS_PROC2, vmx_features.proc2 & (owner ? ~(u32)PROC2_WBINVD : ~0u));
+    vmwrite(VMCS_PROC2, proc2_of(v));
     vmwrite(VMCS_EXIT_CONTROLS, vmx_features.exit);
     vmwrite(VMCS_ENTRY_CONTROLS, vmx_features.entry);
     /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
@@ -264,14 +300,33 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    if (vmx_features.proc2 & PROC2_VPID)
-        vmwrite(VMCS_VPID, v->handle + 1);
     for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
         vmwrite(zero_fields[i], 0);
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
     vmwrite(VMCS_GUEST_PAT, PAT_RESET);
+}
+
+/* The fields that a processor has only with the feature. */
+static void init_optional_controls(const struct vcpu *v)
+{
+    if (vmx_features.proc2 & PROC2_VPID)
+        vmwrite(VMCS_VPID, v->handle + 1);
+    if (vmx_features.proc2 & PROC2_PAUSE_LOOP) {
+        vmwrite(VMCS_PAUSE_GAP, PAUSE_GAP);
+        vmwrite(VMCS_PAUSE_WINDOW, PAUSE_WINDOW);
+    }
+    if (vmx_features.proc & PROC_TPR_SHADOW) {
+        vmwrite(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic.reg));
+        vmwrite(VMCS_TPR_THRESHOLD, 0);
+    }
+    for (u32 i = 0; vmx_features.apic && i < 4; i++)
+        vmwrite(VMCS_EOI_EXITS + 2 * i, 0);
+    if (vmx_features.pin & PIN_POSTED_INTERRUPTS) {
+        vmwrite(VMCS_POSTED_DESCRIPTOR, virt_to_phys(v->lapic.pir));
+        vmwrite(VMCS_POSTED_VECTOR, APIC_VECTOR_POSTED);
+    }
 }
 
 static u64 idt_base(void)
@@ -316,6 +371,7 @@ static int vmx_vcpu_init(struct vcpu *v)
     vmclear(v);
     vmcs_begin(v);
     init_controls(v);
+    init_optional_controls(v);
     init_host_state();
     vmcs_end(v);
     return 0;
@@ -515,6 +571,42 @@ static void vmx_update_tsc_offset(struct vcpu *v)
     vmcs_end(v);
 }
 
+/* ---- the local APIC ---- */
+
+/* What was posted is in IRR, and the processor knows the highest vectors, and which ends to report.
+ */
+void vmx_sync_interrupts(struct vcpu *v)
+{
+    const struct vlapic_word *tmr = &v->lapic.reg[VLAPIC_REG_TMR];
+    u64 *exits = vmx_of(v)->eoi_exits;
+
+    vmwrite(VMCS_INTERRUPT_STATUS, vlapic_interrupt_status(&v->lapic));
+    for (u32 i = 0; i < 4; i++) {
+        u64 levels = tmr[2 * i].value | (u64)tmr[2 * i + 1].value << 32;
+
+        if (levels != exits[i])
+            vmwrite(VMCS_EOI_EXITS + 2 * i, exits[i] = levels);
+    }
+}
+
+/* In x2APIC mode the processor delivers interrupts itself. An xAPIC's page would have to be mapped
+ * for that, and no guest that matters for speed stays in that mode. */
+static void vmx_update_apic(struct vcpu *v)
+{
+    u32 posted = vmx_features.pin & PIN_POSTED_INTERRUPTS;
+    bool on = vmx_features.apic && domain_has(v->domain, DOMAIN_LAPIC) &&
+              vlapic_mode(&v->lapic) == VLAPIC_X2APIC;
+
+    vlapic_set_virtualized(&v->lapic, on);
+    vmcs_begin(v);
+    vmwrite(VMCS_PIN, on ? vmx_features.pin : vmx_features.pin & ~posted);
+    vmwrite(VMCS_PROC2, proc2_of(v) | (on ? PROC2_APIC : 0));
+    vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
+    if (on)
+        vmx_sync_interrupts(v);
+    vmcs_end(v);
+}
+
 /* ---- on and off the processor ---- */
 
 static void move_to_this_cpu(struct vmx_vcpu *x)
@@ -593,4 +685,5 @@ const struct vendor_ops vmx_ops = {
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc_offset = vmx_update_tsc_offset,
+    .update_apic = vmx_update_apic,
 };

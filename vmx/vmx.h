@@ -16,6 +16,7 @@ enum {
     PIN_NMI = BIT(3),
     PIN_VIRTUAL_NMIS = BIT(5),
     PIN_PREEMPTION_TIMER = BIT(6),
+    PIN_POSTED_INTERRUPTS = BIT(7),
 };
 
 enum {
@@ -26,6 +27,7 @@ enum {
     PROC_RDPMC = BIT(11),
     PROC_CR8_LOAD = BIT(19),
     PROC_CR8_STORE = BIT(20),
+    PROC_TPR_SHADOW = BIT(21),
     PROC_NMI_WINDOW = BIT(22),
     PROC_IO_BITMAPS = BIT(25),
     PROC_MSR_BITMAPS = BIT(28),
@@ -36,15 +38,21 @@ enum {
 enum {
     PROC2_EPT = BIT(1),
     PROC2_RDTSCP = BIT(3),
+    PROC2_X2APIC = BIT(4),
     PROC2_VPID = BIT(5),
     PROC2_WBINVD = BIT(6),
     PROC2_UNRESTRICTED = BIT(7),
+    PROC2_APIC_REGISTERS = BIT(8),
+    PROC2_VIRTUAL_INTERRUPTS = BIT(9),
+    PROC2_PAUSE_LOOP = BIT(10),
     PROC2_INVPCID = BIT(12),
 };
+#define PROC2_APIC (PROC2_X2APIC | PROC2_APIC_REGISTERS | PROC2_VIRTUAL_INTERRUPTS)
 
 enum {
     EXIT_SAVE_DEBUG = BIT(2),
     EXIT_HOST_64 = BIT(9),
+    EXIT_ACK_INTERRUPT = BIT(15),
     EXIT_SAVE_PAT = BIT(18),
     EXIT_LOAD_PAT = BIT(19),
     EXIT_SAVE_EFER = BIT(20),
@@ -62,13 +70,18 @@ enum {
 
 enum vmcs_field {
     VMCS_VPID = 0x0000,
+    VMCS_POSTED_VECTOR = 0x0002,
     VMCS_GUEST_SELECTOR = 0x0800, /* ES CS SS DS FS GS LDTR TR, two apart */
-    VMCS_HOST_SELECTOR = 0x0c00,  /* ES CS SS DS FS GS TR */
+    VMCS_INTERRUPT_STATUS = 0x0810,
+    VMCS_HOST_SELECTOR = 0x0c00, /* ES CS SS DS FS GS TR */
     VMCS_IO_BITMAP_A = 0x2000,
     VMCS_IO_BITMAP_B = 0x2002,
     VMCS_MSR_BITMAP = 0x2004,
     VMCS_TSC_OFFSET = 0x2010,
+    VMCS_VIRTUAL_APIC = 0x2012,
+    VMCS_POSTED_DESCRIPTOR = 0x2016,
     VMCS_EPTP = 0x201a,
+    VMCS_EOI_EXITS = 0x201c, /* four, two apart */
     VMCS_GUEST_PHYSICAL = 0x2400,
     VMCS_LINK = 0x2800,
     VMCS_GUEST_DEBUGCTL = 0x2802,
@@ -90,7 +103,10 @@ enum vmcs_field {
     VMCS_ENTRY_MSR_LOADS = 0x4014,
     VMCS_ENTRY_INTR_INFO = 0x4016,
     VMCS_ENTRY_INTR_ERROR = 0x4018,
+    VMCS_TPR_THRESHOLD = 0x401c,
     VMCS_PROC2 = 0x401e,
+    VMCS_PAUSE_GAP = 0x4020,
+    VMCS_PAUSE_WINDOW = 0x4022,
     VMCS_INSTRUCTION_ERROR = 0x4400,
     VMCS_EXIT_REASON = 0x4402,
     VMCS_EXIT_INTR_INFO = 0x4404,
@@ -148,13 +164,16 @@ enum vmx_exit {
     VMX_EXIT_EXCEPTION = 0, /* or NMI */
     VMX_EXIT_INTERRUPT = 1,
     VMX_EXIT_TRIPLE_FAULT = 2,
+    VMX_EXIT_INIT = 3,
     VMX_EXIT_INTERRUPT_WINDOW = 7,
     VMX_EXIT_NMI_WINDOW = 8,
     VMX_EXIT_CPUID = 10,
     VMX_EXIT_GETSEC = 11,
     VMX_EXIT_HLT = 12,
     VMX_EXIT_INVD = 13,
+    VMX_EXIT_INVLPG = 14,
     VMX_EXIT_RDPMC = 15,
+    VMX_EXIT_RDTSC = 16,
     VMX_EXIT_RSM = 17,
     VMX_EXIT_VMCALL = 18,
     VMX_EXIT_VMCLEAR = 19,
@@ -165,12 +184,21 @@ enum vmx_exit {
     VMX_EXIT_WRMSR = 32,
     VMX_EXIT_MWAIT = 36,
     VMX_EXIT_MONITOR = 39,
+    VMX_EXIT_PAUSE = 40,
+    VMX_EXIT_MACHINE_CHECK = 41, /* during the entry */
+    VMX_EXIT_TPR_THRESHOLD = 43,
+    VMX_EXIT_EOI = 45,
     VMX_EXIT_EPT_VIOLATION = 48,
     VMX_EXIT_INVEPT = 50,
+    VMX_EXIT_RDTSCP = 51,
     VMX_EXIT_PREEMPTION_TIMER = 52,
     VMX_EXIT_INVVPID = 53,
     VMX_EXIT_WBINVD = 54,
     VMX_EXIT_XSETBV = 55,
+    VMX_EXIT_RDRAND = 57,
+    VMX_EXIT_RDSEED = 61,
+    VMX_EXIT_XSAVES = 63,
+    VMX_EXIT_XRSTORS = 64,
 };
 
 /* ---- a vCPU ---- */
@@ -184,6 +212,8 @@ struct vmx_vcpu {
     u32 host_cpu;    /* whose tables are in the host state */
     bool launched;   /* on the processor that has loaded it */
     bool pdptes_due; /* new paging state: PAE paging needs its four entries before the entry */
+    u32 tpr_threshold;
+    u64 eoi_exits[4]; /* as they are in the VMCS */
     u64 msr[SWITCHED_MSRS];
     u64 cr2;
     u64 dr6;
@@ -197,6 +227,7 @@ static inline struct vmx_vcpu *vmx_of(const struct vcpu *v)
 /* What the processors have, the least of all; the controls in use (vmx.c). */
 struct vmx_features {
     u32 pin, proc, proc2, exit, entry;
+    bool apic;       /* the processor delivers interrupts itself, in x2APIC mode */
     u32 timer_shift; /* preemption timer: TSC ticks of its own, as a power of two */
 };
 extern struct vmx_features vmx_features;
@@ -238,6 +269,7 @@ enum vcpu_action vmx_run(struct vcpu *v);
 void vmx_get_sregs(struct vcpu *v, struct socle_sregs *s);
 void vmx_set_cr0(struct vcpu *v, u64 cr0);
 void vmx_flush(const struct vcpu *v);
+void vmx_sync_interrupts(struct vcpu *v);
 
 /* Opens the door for physical interrupts, once; and sleeps until one comes. */
 #ifdef SOCLE_HOST

@@ -1,8 +1,8 @@
 ; SPDX-License-Identifier: BSD-2-Clause
 ; Stands before an uncompressed kernel (flat_kernel.py): from Linux/x86's 32-bit entry, at any address, to
 ; the kernel's own 64-bit entry, KERNEL behind. ESI has the boot parameters; the first 4 GiB are mapped.
+; KERNEL (from the command line) makes up for what is missing to a multiple of 2 MiB.
 
-KERNEL  equ 0x200000
 TABLES  equ 0x1000      ; PML4, PDPT, four page directories
 STACK   equ 0x8000
 

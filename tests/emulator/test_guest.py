@@ -79,7 +79,7 @@ def dom0(machine, name, files=None, **arguments):
     """A machine at dom0's shell, with the library loaded. On Bochs' the guests too have the kernel that need not be
     unpacked."""
     if name.startswith("vmx"):
-        files = {"guest/vmlinuz": BUILD / "dom0/vmlinuz-flat", **(files or {})}
+        files = {"guest/vmlinuz": BUILD / "guest/vmlinuz-flat", **(files or {})}
         arguments["initrd"] = BUILD / "dom0/initrd.img"
     m = machine(name=name, cmdline="socle.demo=0", files={"test/lib": LIBRARY, **(files or {})}, **arguments)
     m.login(180)

@@ -2,7 +2,7 @@
 """Intel VMX, on Bochs: dom0's shell, with all features and with none of the optional ones."""
 import pytest
 
-FEATURES = {"vmx-haswell": "ept vpid preemption-timer", "vmx-plain": "ept"}
+FEATURES = {"vmx-haswell": "ept vpid preemption-timer tpr-shadow apicv pause-loop", "vmx-plain": "ept"}
 
 
 @pytest.mark.parametrize("name", ["vmx-haswell", "vmx-plain", "vmx-haswell-2"])

@@ -109,6 +109,11 @@ void vmx_flush(const struct vcpu *w)
     flushes++;
 }
 
+void vmx_sync_interrupts(struct vcpu *w)
+{
+    vmwrite(VMCS_INTERRUPT_STATUS, vlapic_interrupt_status(&w->lapic));
+}
+
 void vmx_take_interrupts(void)
 {
 }

@@ -142,6 +142,11 @@ void vcpu_timer_changed(struct vcpu *v)
     fake.timer_changed++;
 }
 
+void vcpu_apic_changed(struct vcpu *v)
+{
+    vcpu_timer_changed(v);
+}
+
 void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e)
 {
     (void)v;
