@@ -2,11 +2,9 @@
 /* What CPUID tells each domain, and what follows from it: which bits of CR4, EFER and XCR0 a vCPU
  * may have. Dom0 sees the processor through one allow-list; a guest sees the table that dom0 gave
  * its vCPU. Called by the exit handlers, and for state that dom0 sets on a stopped vCPU. */
-#ifndef SOCLE_CORE_CPUID_H
-#define SOCLE_CORE_CPUID_H
+#pragma once
 
 #include "core/vcpu.h"
-#include "core/x86.h"
 
 #define XCR0_X87    BIT(0)
 #define XCR0_SSE    BIT(1)
@@ -15,8 +13,7 @@
 #define XCR0_PKRU   BIT(9)
 
 /* Of this machine, by cpuid_init(), constant after it. */
-extern u64
-    host_xcr0_mask; /* extended state that Socle switches; its XSAVE image fits in one page */
+extern u64 host_xcr0_mask;  /* extended state that Socle switches: its XSAVE image fits in a page */
 extern u32 host_mxcsr_mask; /* what MXCSR may hold: XRSTOR of anything else faults */
 extern u64 host_phys_mask;  /* physical address bits */
 extern bool host_has_tsc_aux;
@@ -34,5 +31,3 @@ u64 cpuid_efer_mask(const struct vcpu *v);
 
 /* v may have this XCR0. */
 bool cpuid_xcr0_legal(const struct vcpu *v, u64 xcr0);
-
-#endif

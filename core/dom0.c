@@ -10,7 +10,6 @@
 #include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 
 #define MAX_PADDR_BITS     44 /* of dom0's map: beyond is nothing but the tables' own size */
 #define HDR_KERNEL_VERSION 0x20e
@@ -96,14 +95,15 @@ static void move_memory(paddr_t dst, paddr_t src, u64 len)
 static void load_kernel(const struct boot_info *bi, paddr_t rsdp, struct linux_placement *place)
 {
     const struct boot_module *kernel = &bi->modules[0], *initrd = &bi->modules[1];
-    struct addr_range taken = {kernel->start, kernel->end}, where = {initrd->start, initrd->end};
+    struct boot_space space = {.map = view.map, .map_count = view.map_count};
+    struct addr_range where = {initrd->start, initrd->end};
     struct linux_image image;
     const char *why;
 
     parse_kernel(kernel, &image);
     log_kernel_version(kernel);
-    if (linux_place(view.map, view.map_count, &image, &taken, 1,
-                    bi->module_count > 1 ? &where : NULL, place, &why))
+    boot_space_take(&space, kernel->start, kernel->end);
+    if (linux_place(&space, &image, bi->module_count > 1 ? &where : NULL, place, &why))
         fatal("dom0: %s", why);
     move_memory(place->kernel, kernel->start + image.setup_size, image.kernel_size);
     if (place->initrd)
@@ -148,7 +148,7 @@ static void map_around_holes(paddr_t start, paddr_t end, u32 flags, u32 hole)
     map_around_holes(MAX(holes[hole].end, start), end, flags, hole + 1);
 }
 
-/* Where memory types matter in the tables, RAM and the rest are mapped apart. */
+/* RAM and the rest are mapped apart: in EPT their memory types differ. */
 static void map_by_type(paddr_t limit, u32 flags)
 {
     paddr_t pos = 0;
@@ -171,15 +171,11 @@ static void map_machine(const struct addr_range *heap)
 {
     u32 bits = cpuid(0x80000008, 0).eax & 0xff;
     paddr_t limit = BIT(MIN(bits, MAX_PADDR_BITS));
-    u32 flags = SOCLE_MAP_WRITE | SOCLE_MAP_EXEC;
 
     holes[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
     holes[1] = *heap;
     holes[2] = (struct addr_range){APIC_DEFAULT_PA, APIC_DEFAULT_PA + PAGE_SIZE};
-    if (vendor->npt_format->ram == vendor->npt_format->device)
-        map_around_holes(0, limit, flags, 0);
-    else
-        map_by_type(limit, flags);
+    map_by_type(limit, SOCLE_MAP_WRITE | SOCLE_MAP_EXEC);
 }
 
 /* ---- its vCPUs ---- */

@@ -9,7 +9,6 @@
 #include "core/pvclock.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/tsc.h"
 
 #define DESTROY_VCPUS 16 /* of one piece */
@@ -39,7 +38,7 @@ int domain_init_dom0(void)
     int err;
 
     dom0.charge.limit = ~0ull;
-    str_copy(dom0.name, "dom0", sizeof(dom0.name));
+    memcpy(dom0.name, "dom0", sizeof("dom0"));
     domains[0] = &dom0;
     err = init_domain(&dom0, DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC, false);
     dom0.weight = DOM0_WEIGHT;
@@ -201,22 +200,6 @@ static int destroy_vcpus(struct domain *d)
     return 0;
 }
 
-static int destroy_piece(struct domain *d)
-{
-    int err = destroy_vcpus(d);
-
-    if (err)
-        return err;
-    doorbell_free_all(d);
-    err = npt_destroy_piece(&d->npt);
-    if (err)
-        return err;
-    spin_lock(&table_lock);
-    domains[d->id] = NULL;
-    spin_unlock(&table_lock);
-    return 0;
-}
-
 int domain_destroy(u64 id)
 {
     struct domain *d = NULL;
@@ -224,12 +207,20 @@ int domain_destroy(u64 id)
 
     if (err)
         return err;
-    err = destroy_piece(d);
-    if (err == 0)
-        free_domain(d);
-    else
+    err = destroy_vcpus(d);
+    if (!err) {
+        doorbell_free_all(d);
+        err = npt_destroy_piece(&d->npt);
+    }
+    if (err) {
         spin_unlock(&d->destroy_lock);
-    return err;
+        return err;
+    }
+    spin_lock(&table_lock);
+    domains[id] = NULL;
+    spin_unlock(&table_lock);
+    free_domain(d);
+    return 0;
 }
 
 /* ---- parameters ---- */
@@ -325,9 +316,9 @@ static u32 describe_state(const struct domain *d)
     if (d->dying)
         return 3;
     for (u32 i = 0; i < d->vcpu_count; i++) {
-        enum sched_state s = sched_state(&d->vcpus[i]->se);
+        u32 s = MIN(sched_state(&d->vcpus[i]->se), SCHED_RUNNABLE);
 
-        state = MAX(state, s == SCHED_STOPPED ? 0u : s == SCHED_BLOCKED ? 1u : 2u);
+        state = MAX(state, s);
     }
     return state;
 }

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A domain: memory, vCPUs and what they are charged to. Dom0 is one too; what it may do more is in
  * `flags`. */
-#ifndef SOCLE_CORE_DOMAIN_H
-#define SOCLE_CORE_DOMAIN_H
+#pragma once
 
 #include "core/abi.h"
 #include "core/npt.h"
 #include "core/pool.h"
-#include "core/spinlock.h"
-#include "core/types.h"
 
 #define DOMAIN_DEVICES    BIT(0) /* owns the machine's devices: ports, IOAPICs, interrupts */
 #define DOMAIN_HYPERCALLS BIT(1) /* may call everything in abi.h */
@@ -70,5 +67,3 @@ struct domain *domain_after(struct domain *d);
 
 /* Fills one entry of a list. */
 void domain_describe(struct domain *d, struct socle_domain_info *out);
-
-#endif

@@ -14,7 +14,6 @@
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/log.h"
-#include "core/x86.h"
 
 #define MAX_ELEMENTS 64 /* of a repeated string instruction in one go */
 
@@ -81,7 +80,7 @@ static int decode(struct emulation *e)
         gva_t gva = zero_extend(seg_base(v, SOCLE_SEG_CS) + v->rip + e->fetched, MAX(mode, 4));
         u64 n = MIN(sizeof(e->bytes) - e->fetched, PAGE_LEFT(gva));
 
-        err = gmem_read_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
+        err = gmem_access_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
         if (err)
             return err;
         e->fetched = (u8)(e->fetched + n);
@@ -148,18 +147,15 @@ static bool is_apic(const struct vcpu *v, gpa_t gpa)
 /* What an access (PF_WRITE, PF_FETCH or 0) would reach: an enum target, or an error of gmem.h. */
 static int target_of(struct vcpu *v, gpa_t gpa, u32 access)
 {
-    bool write = access & PF_WRITE;
-    struct npt_leaf leaf;
+    paddr_t pa;
+    int err;
 
     if (is_apic(v, gpa))
         return TARGET_APIC;
-    if (!npt_lookup(&v->domain->npt, gpa, &leaf))
-        return gmem_not_mapped(v, gpa, access, false);
-    if (leaf.mmio || (write && leaf.rom))
-        return v->page ? TARGET_MMIO : -E_INVAL;
-    if ((write && !leaf.write) || ((access & PF_FETCH) && !leaf.exec))
-        return gmem_not_mapped(v, gpa, access, true);
-    return TARGET_RAM;
+    err = gmem_find_ram(v, gpa, access, &pa);
+    if (err == -E_INVAL && v->page)
+        return TARGET_MMIO;
+    return err ? err : TARGET_RAM;
 }
 
 /* Translates an operand's address and makes sure that it can be accessed. */
@@ -233,11 +229,12 @@ static void write_apic(struct vcpu *v, gpa_t gpa, u64 value)
 static int access_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value, bool write)
 {
     struct vcpu *v = e->v;
-    int target = target_of(v, gpa, write ? PF_WRITE : 0);
+    u32 access = write ? PF_WRITE : 0;
+    int target = target_of(v, gpa, access);
 
     switch (target) {
     case TARGET_RAM:
-        return write ? gmem_write(v, gpa, value, size) : gmem_read(v, gpa, value, size, false);
+        return gmem_access(v, gpa, value, size, access);
     case TARGET_APIC:
         if (write)
             write_apic(v, gpa, *value);
@@ -540,12 +537,17 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
 
 /* ---- port I/O ---- */
 
-static enum vcpu_action ask_io(struct vcpu *v)
+static enum vcpu_action ask_io(struct vcpu *v, enum io_kind kind, u16 port, u8 size, u32 count)
 {
-    v->page->io.port = v->io.port;
-    v->page->io.size = v->io.size;
-    v->page->io.in = v->io.kind == IO_IN || v->io.kind == IO_INS;
-    v->page->io.count = v->io.count;
+    v->io.kind = kind;
+    v->io.size = size;
+    v->io.count = count;
+    v->io.rip = v->rip;
+    v->io.next_rip = v->next_rip;
+    v->page->io.port = port;
+    v->page->io.size = size;
+    v->page->io.in = kind == IO_IN || kind == IO_INS;
+    v->page->io.count = count;
     return vcpu_exit(v, SOCLE_EXIT_IO);
 }
 
@@ -559,15 +561,9 @@ enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in)
         v->count[SOCLE_STAT_DOORBELL]++;
         return vcpu_skip(v);
     }
-    v->io = (struct io_state){.kind = in ? IO_IN : IO_OUT,
-                              .size = size,
-                              .port = port,
-                              .count = 1,
-                              .rip = v->rip,
-                              .next_rip = v->next_rip};
     if (!in)
         memcpy(v->page->data, &data, sizeof(data));
-    return ask_io(v);
+    return ask_io(v, in ? IO_IN : IO_OUT, port, size, 1);
 }
 
 /* How many elements from gva on one exit can carry: of one page, but one may cross into the next.
@@ -596,26 +592,18 @@ static enum vcpu_action string_io(struct emulation *e)
         return vcpu_skip(v);
     /* INS: the memory must be there, before the device is asked. */
     err = ins ? locate(e, &m, gva, i->op_size, true)
-              : gmem_read_linear(v, gva, v->page->data, n * i->op_size, 0);
+              : gmem_access_linear(v, gva, v->page->data, n * i->op_size, 0);
     if (err || e->special)
         return leave(e, err ? err : -E_OPNOTSUPP);
-    v->io = (struct io_state){.kind = ins ? IO_INS : IO_OUTS,
-                              .size = i->op_size,
-                              .port = (u16)v->gpr[RDX],
-                              .count = n,
-                              .rip = v->rip,
-                              .next_rip = v->next_rip,
-                              .gva = gva,
-                              .addr_size = i->addr_size,
-                              .rep = i->rep};
-    return ask_io(v);
+    v->io = (struct io_state){.gva = gva, .addr_size = i->addr_size, .rep = i->rep};
+    return ask_io(v, ins ? IO_INS : IO_OUTS, (u16)v->gpr[RDX], i->op_size, n);
 }
 
 static enum vcpu_action complete_string_io(struct vcpu *v, const struct io_state *io)
 {
     bool ins = io->kind == IO_INS;
     u64 left = io->rep ? zero_extend(v->gpr[RCX], io->addr_size) : 1, n = MIN(io->count, left);
-    int err = ins ? gmem_write_linear(v, io->gva, v->page->data, n * io->size) : 0;
+    int err = ins ? gmem_access_linear(v, io->gva, v->page->data, n * io->size, PF_WRITE) : 0;
 
     if (err == -E_AGAIN) { /* dom0 took the page meanwhile: the data waits */
         v->io = *io;

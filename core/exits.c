@@ -18,7 +18,7 @@ enum vcpu_action exit_hlt(struct vcpu *v)
 enum vcpu_action exit_pause(struct vcpu *v)
 {
     v->count[SOCLE_STAT_OTHER]++;
-    sched_yield(&v->se, rdtsc());
+    sched_give_way(&v->se, rdtsc());
     vcpu_set_pending(v, PENDING_RESCHED);
     return VCPU_RESUME;
 }

@@ -25,7 +25,8 @@ struct walk {
     u64 entry[MAX_LEVELS + 1];
 };
 
-int gmem_not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
+/* Tells dom0 what is missing: -E_AGAIN; or -E_INVAL for dom0 itself. */
+static int not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
 {
     if (!v->page)
         return -E_INVAL;
@@ -36,17 +37,17 @@ int gmem_not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
     return -E_AGAIN;
 }
 
-/* Where the RAM at gpa is; see gmem.h for the errors. */
-static int find_ram(struct vcpu *v, gpa_t gpa, u32 access, paddr_t *pa)
+int gmem_find_ram(struct vcpu *v, gpa_t gpa, u32 access, paddr_t *pa)
 {
+    bool write = access & PF_WRITE;
     struct npt_leaf leaf;
 
     if (!npt_lookup(&v->domain->npt, gpa, &leaf))
-        return gmem_not_mapped(v, gpa, access, false);
-    if (leaf.mmio || ((access & PF_WRITE) && leaf.rom))
+        return not_mapped(v, gpa, access, false);
+    if (leaf.mmio || (write && leaf.rom))
         return -E_INVAL;
-    if ((access & PF_WRITE) && !leaf.write)
-        return gmem_not_mapped(v, gpa, access, true);
+    if ((write && !leaf.write) || ((access & PF_FETCH) && !leaf.exec))
+        return not_mapped(v, gpa, access, true);
     *pa = leaf.mfn << PAGE_SHIFT | (gpa & ~PAGE_MASK);
     return 0;
 }
@@ -64,20 +65,15 @@ static int raise_page_fault(struct vcpu *v, const struct walk *w, u32 error)
     return -E_FAULT;
 }
 
-static u64 *map_entry(paddr_t pa)
-{
-    return window_map(WINDOW_WALK, pa);
-}
-
 static int load_entry(struct vcpu *v, struct walk *w)
 {
     u64 *slot;
     paddr_t pa;
-    int err = find_ram(v, w->at[w->level], 0, &pa);
+    int err = gmem_find_ram(v, w->at[w->level], 0, &pa);
 
     if (err)
         return err;
-    slot = map_entry(pa);
+    slot = window_map(WINDOW_WALK, pa);
     w->entry[w->level] = w->entry_size == 8 ? __atomic_load_n(slot, __ATOMIC_RELAXED)
                                             : __atomic_load_n((u32 *)slot, __ATOMIC_RELAXED);
     return 0;
@@ -88,20 +84,22 @@ static int set_bits(struct vcpu *v, const struct walk *w, u8 level, u64 bits)
 {
     u64 old = w->entry[level];
     u32 old32 = (u32)old;
+    void *slot;
     bool same;
     paddr_t pa;
     int err;
 
     if ((old & bits) == bits)
         return 0;
-    err = find_ram(v, w->at[level], PF_WRITE, &pa);
+    err = gmem_find_ram(v, w->at[level], PF_WRITE, &pa);
     if (err)
         return err;
+    slot = window_map(WINDOW_WALK, pa);
     if (w->entry_size == 8)
-        same = __atomic_compare_exchange_n(map_entry(pa), &old, old | bits, false, __ATOMIC_RELAXED,
+        same = __atomic_compare_exchange_n((u64 *)slot, &old, old | bits, false, __ATOMIC_RELAXED,
                                            __ATOMIC_RELAXED);
     else
-        same = __atomic_compare_exchange_n((u32 *)map_entry(pa), &old32, old32 | (u32)bits, false,
+        same = __atomic_compare_exchange_n((u32 *)slot, &old32, old32 | (u32)bits, false,
                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return same ? 0 : -E_BUSY;
 }
@@ -270,29 +268,18 @@ int gmem_translate(struct vcpu *v, gva_t gva, u32 access, gpa_t *gpa)
 
 /* ---- copies ---- */
 
-int gmem_read(struct vcpu *v, gpa_t gpa, void *buf, size_t len, bool fetch)
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, u32 access)
 {
     paddr_t pa;
-    int err = find_ram(v, gpa, fetch ? PF_FETCH : 0, &pa);
+    int err = gmem_find_ram(v, gpa, access, &pa);
 
     ASSERT(len <= PAGE_LEFT(gpa));
     if (err)
         return err;
-    memcpy(buf, window_map(WINDOW_READ, pa), len);
-    window_unmap(WINDOW_READ);
-    return 0;
-}
-
-int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len)
-{
-    paddr_t pa;
-    int err = find_ram(v, gpa, PF_WRITE, &pa);
-
-    ASSERT(len <= PAGE_LEFT(gpa));
-    if (err)
-        return err;
-    memcpy(window_map(WINDOW_WRITE, pa), buf, len);
-    window_unmap(WINDOW_WRITE);
+    if (access & PF_WRITE)
+        phys_write(pa, buf, len);
+    else
+        phys_read(buf, pa, len);
     return 0;
 }
 
@@ -306,31 +293,18 @@ static int translate_range(struct vcpu *v, gva_t gva, size_t len, u32 access, gp
     if (err || len <= PAGE_LEFT(gva))
         return err;
     err = gmem_translate(v, gva + PAGE_LEFT(gva), access, &gpa[1]);
-    return err ? err : find_ram(v, gpa[1], access, &pa);
+    return err ? err : gmem_find_ram(v, gpa[1], access, &pa);
 }
 
-int gmem_read_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access)
+int gmem_access_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access)
 {
     size_t first = MIN(len, PAGE_LEFT(gva));
     gpa_t gpa[2];
     int err = translate_range(v, gva, len, access, gpa);
 
     if (!err)
-        err = gmem_read(v, gpa[0], buf, first, access & PF_FETCH);
+        err = gmem_access(v, gpa[0], buf, first, access);
     if (!err && first < len)
-        err = gmem_read(v, gpa[1], (u8 *)buf + first, len - first, access & PF_FETCH);
-    return err;
-}
-
-int gmem_write_linear(struct vcpu *v, gva_t gva, const void *buf, size_t len)
-{
-    size_t first = MIN(len, PAGE_LEFT(gva));
-    gpa_t gpa[2];
-    int err = translate_range(v, gva, len, PF_WRITE, gpa);
-
-    if (!err)
-        err = gmem_write(v, gpa[0], buf, first);
-    if (!err && first < len)
-        err = gmem_write(v, gpa[1], (const u8 *)buf + first, len - first);
+        err = gmem_access(v, gpa[1], (u8 *)buf + first, len - first, access);
     return err;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Memory and string functions and formatted output into buffers: the part of a C library that Socle
  * needs. Anyone may call these; none allocates. */
-#ifndef SOCLE_CORE_LIB_H
-#define SOCLE_CORE_LIB_H
+#pragma once
 
 #include "core/types.h"
 #include <stdarg.h>
@@ -14,9 +13,6 @@ int memcmp(const void *a, const void *b, size_t n);
 size_t strlen(const char *s);
 int strcmp(const char *a, const char *b);
 int strncmp(const char *a, const char *b, size_t n);
-
-/* Copies src into dst[size], always terminated. Returns strlen(src); >= size means it was cut. */
-size_t str_copy(char *dst, const char *src, size_t size);
 
 /* Formats into buf[size], always terminated; knows %s %d %u %x %% with l, ll, z, width and
  * '0'. Returns the length that the whole text would have had. */
@@ -75,5 +71,3 @@ static inline u64 scale(u64 value, u64 factor)
 {
     return (u64)(((unsigned __int128)value * factor) >> 32);
 }
-
-#endif

@@ -2,11 +2,9 @@
 /* Dom0's kernel: checks a bzImage, says where it and its data go, fills its boot parameters. Pure
  * computation for the dom0 builder, by Linux's Documentation/x86/boot.rst; nothing here moves
  * memory. */
-#ifndef SOCLE_CORE_LINUX_BOOT_H
-#define SOCLE_CORE_LINUX_BOOT_H
+#pragma once
 
 #include "boot/boot_info.h"
-#include "core/types.h"
 
 #define LINUX_MAX_E820    128
 #define LINUX_PARAMS_SPAN 0x2000 /* what linux_placement.params has room for */
@@ -33,18 +31,14 @@ struct linux_placement {
     paddr_t rsdp;    /* room for a copy of the RSDP, behind the command line */
 };
 
-/* Chooses places in the RAM of `map` (sorted, not overlapping) that touch none of `taken` (Socle,
- * the kernel's module, ...). `initrd`: where that module is now (do not list it in taken too), or
- * NULL; it stays there if it can. Nothing else is placed over where it is now. Returns 0, -E_NOMEM
- * with the cause in *why. */
-int linux_place(const struct mem_range *map, size_t map_count, const struct linux_image *image,
-                const struct addr_range *taken, size_t taken_count, const struct addr_range *initrd,
-                struct linux_placement *out, const char **why);
+/* Chooses places in `s`, where up to 16 ranges are taken (Socle, the kernel's module, ...), and
+ * takes them. `initrd`: where that module is now (not taken in `s`), or NULL; it stays there if it
+ * can. Nothing else is placed over where it is now. Returns 0, -E_NOMEM with the cause in *why. */
+int linux_place(struct boot_space *s, const struct linux_image *image,
+                const struct addr_range *initrd, struct linux_placement *out, const char **why);
 
 /* Fills the 4096-byte boot_params page, from a file that linux_parse() found good, for the 32-bit
  * or 64-bit entry: E820 from `map` (dom0's own), a BIOS machine's text screen, rsdp 0 if Linux
  * shall scan for it. Returns 0, -E_2BIG if map_count is over LINUX_MAX_E820. */
 int linux_fill_boot_params(void *page, const void *file, const struct linux_placement *place,
                            const struct mem_range *map, size_t map_count, paddr_t rsdp);
-
-#endif

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The boot, from the entry to the run loop; and what its parts share. */
-#ifndef SOCLE_CORE_MAIN_H
-#define SOCLE_CORE_MAIN_H
+#pragma once
 
 #include "boot/boot_info.h"
-#include "core/types.h"
 
 /* Called by start.asm, on the boot tables: the first 4 GiB one to one and at DIRECT_BASE, the image
  * high. */
@@ -20,9 +18,9 @@ paddr_t boot_find_ram(u64 size, paddr_t end, u64 align);
 
 /* ---- the other processors (smp.c) ---- */
 
-/* Starts all processors of acpi_info but this one; returns how many run in the end. */
+/* Starts all processors of acpi_info but this one. */
 struct acpi_info;
-u32 smp_start(const struct acpi_info *acpi);
+void smp_start(const struct acpi_info *acpi);
 
 /* Control registers and XCR0 of the calling processor, as Socle wants them. */
 void pcpu_init_registers(void);
@@ -46,5 +44,3 @@ void dom0_check_modules(const struct boot_info *bi);
  * firmware's RSDP was found, 0 where only the copy in *bi is known. Ends the boot where it can't.
  */
 void dom0_build(const struct boot_info *bi, const struct addr_range *heap, paddr_t rsdp);
-
-#endif

@@ -3,8 +3,7 @@
  * the pages that it shares with dom0, and a few windows per processor for one access each to
  * anything else. No guest's and none of dom0's memory is mapped here otherwise. One set of tables
  * for all processors. */
-#ifndef SOCLE_CORE_PAGING_H
-#define SOCLE_CORE_PAGING_H
+#pragma once
 
 #include "core/types.h"
 
@@ -33,8 +32,8 @@ void paging_init(paddr_t heap, u64 size);
 /* Switches another processor to the tables (boot of processors). */
 paddr_t paging_root(void);
 
-/* Maps one uncached page of device registers for good; boot only, panics when it runs out. */
-volatile void *paging_map_device(paddr_t pa);
+/* Maps the local APIC's registers, uncached; boot only. */
+volatile void *paging_map_lapic(void);
 
 /* The stack of processor `cpu`, its top, and its struct pcpu with its buffer. Boot only; pool
  * pages. NULL when the pool is exhausted. */
@@ -49,13 +48,11 @@ void paging_unmap_shared(u32 index);
 
 /* A window of the calling processor onto one page, until the slot is used again. The caller has
  * asked the frame table. Slots: */
-enum { WINDOW_WALK, WINDOW_READ, WINDOW_WRITE, WINDOW_BUFFER, WINDOWS };
+enum { WINDOW_WALK, WINDOW_COPY, WINDOWS };
 void *window_map(unsigned int slot, paddr_t pa);
 void window_unmap(unsigned int slot);
 
-/* Copies between Socle's memory and any physical memory, page by page through windows. For boot and
- * for firmware's tables: it asks nobody. */
+/* Copies between Socle's memory and any physical memory, page by page through WINDOW_COPY; after
+ * the boot the caller has asked the frame table. */
 void phys_read(void *dst, paddr_t src, size_t len);
 void phys_write(paddr_t dst, const void *src, size_t len);
-
-#endif

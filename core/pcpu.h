@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What belongs to one physical processor. Found from the stack pointer, so that no segment register
  * is needed: guests' FS, GS and TR may stay loaded while Socle runs. */
-#ifndef SOCLE_CORE_PCPU_H
-#define SOCLE_CORE_PCPU_H
+#pragma once
 
 #include "core/sched.h"
-#include "core/types.h"
 
 /* A slot of Socle's address space per processor: struct pcpu at its start, the stack at its end,
  * between them nothing, so that a stack that overflows faults. */
@@ -49,10 +47,10 @@ struct pcpu {
     u64 level_held[4];
     u64 level_done[4];
 
-    struct window window[4];
+    struct window window[2];
     u64 gdt[8];
     u32 tss[28];
-    void *buffer; /* a page for the hypercall in progress */
+    void *buffer; /* a page for the hypercall in progress: one is over before the next one starts */
     u64 asid_next;
     u64 asid_generation;
 };
@@ -91,5 +89,3 @@ void pcpu_flush_host_pending(void);
 
 /* Makes GDT, TSS, IDT and control registers of the calling processor Socle's own. */
 void pcpu_init_tables(struct pcpu *cpu);
-
-#endif

@@ -12,12 +12,10 @@
  * "kick" results: the processor that has to call sched_pick() and sched_next_event() again, which
  * may be the caller's own, or SCHED_NO_KICK. The caller sends the interrupt; it must never be lost.
  */
-#ifndef SOCLE_CORE_SCHED_H
-#define SOCLE_CORE_SCHED_H
+#pragma once
 
 #include "core/heap.h"
 #include "core/spinlock.h"
-#include "core/types.h"
 
 #define SCHED_MAX_CPUS  256
 #define SCHED_CPU_WORDS (SCHED_MAX_CPUS / 64)
@@ -90,8 +88,8 @@ void sched_add_cpu(struct runqueue *rq, u32 cpu);
  */
 void sched_entity_init(struct sched_entity *e, u32 cpu);
 
-/* 0, or -E_INVAL where the weight is out of range. */
-int sched_set_weight(struct sched_entity *e, u32 weight, u64 now);
+/* SCHED_WEIGHT_MIN to SCHED_WEIGHT_MAX. */
+void sched_set_weight(struct sched_entity *e, u32 weight, u64 now);
 
 /* Bit n: may run on processor n. Returns a kick, or -E_INVAL where no added processor is left. An
  * entity that runs on a processor that is now forbidden leaves it at that one's next decision. */
@@ -118,16 +116,16 @@ static inline void sched_prepare_block(struct sched_entity *e)
  * wake-up has come meanwhile, which it takes: the entity goes on. */
 bool sched_block(struct sched_entity *e, u64 now);
 
-/* Own processor: the current entity e lets whoever waits here go first; sched_pick() must follow. */
-void sched_yield(struct sched_entity *e, u64 now);
+/* Own processor: the current entity e lets whoever waits here go first; sched_pick() must follow.
+ */
+void sched_give_way(struct sched_entity *e, u64 now);
 
 /* To STOPPED. Returns 0; or -E_AGAIN while it is RUNNING: kick its processor (sched_cpu()) and ask
  * again. Its state may still be in that processor's registers: see sched_loaded(). */
 int sched_stop(struct sched_entity *e);
 
-/* Own processor: accounts what the current entity e ran, and stops it where that was asked for.
- * Returns true if it may go on. Optional: sched_pick() does the same. */
-bool sched_put(struct sched_entity *e, u64 now);
+/* Own processor: RUNNING to STOPPED; a wake-up that has come meanwhile is forgotten. */
+void sched_end(struct sched_entity *e, u64 now);
 
 /* sched_pick() without its short way. */
 struct sched_entity *sched_choose(struct runqueue *rq, u64 now);
@@ -187,5 +185,3 @@ static inline bool sched_loaded(const struct sched_entity *e)
 {
     return __atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & SCHED_F_LOADED;
 }
-
-#endif

@@ -15,7 +15,6 @@
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 #include "drivers/tsc.h"
 
@@ -31,7 +30,7 @@ static struct spinlock table_lock;
 
 static const struct socle_segment reset_data = {.limit = 0xffff, .attr = 0x93};
 
-static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
+static void reset_sregs(struct socle_sregs *s)
 {
     memset(s, 0, sizeof(*s));
     for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
@@ -42,7 +41,6 @@ static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
     s->cr0 = CR0_ET | CR0_NW | CR0_CD;
-    s->apic_base = vcpu_apic_base(v);
 }
 
 /* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
@@ -68,9 +66,8 @@ void vcpu_reset(struct vcpu *v, bool init)
     v->nmi_masked = v->nmi_pending = false; /* not sipi_pending: one may have come since the INIT */
     v->extint_vector = -1;
     v->io.kind = IO_NONE;
-    reset_sregs(v, &s);
+    reset_sregs(&s);
     vendor->set_sregs(v, &s);
-    vendor->set_msr(v, MSR_EFER, 0);
     vendor->set_debug(v, &debug);
     vendor->set_shadow(v, false);
     vcpu_apic_changed(v);
@@ -354,7 +351,7 @@ static void take_sipi(struct vcpu *v)
     v->sipi_pending = false;
     if (v->activity != ACTIVITY_WAIT_SIPI)
         return;
-    reset_sregs(v, &s);
+    reset_sregs(&s);
     s.seg[SOCLE_SEG_CS].selector = (u16)(v->sipi_vector << 8);
     s.seg[SOCLE_SEG_CS].base = (u64)v->sipi_vector << 12;
     vendor->set_sregs(v, &s);
@@ -560,8 +557,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
         return;
     }
     __atomic_store_n(&v->exit_ready, true, __ATOMIC_SEQ_CST);
-    sched_stop(&v->se);
-    sched_put(&v->se, now);
+    sched_end(&v->se, now);
     /* Somebody may wait by now: it calls RUN again and finds exit_ready. */
     end_run(v, SOCLE_RAN_INTERRUPTED);
     event_raise(port);
@@ -737,7 +733,6 @@ void vcpu_take_answer(struct vcpu *v)
     } else if (v->io.kind == IO_IN || v->io.kind == IO_MMIO_READ) {
         v->io.data = *(const volatile u64 *)p->data;
     }
-    v->io.answered = true;
     if (v->io.kind != IO_NONE)
         vcpu_set_pending(v, PENDING_COMPLETE);
     vcpu_set_pending(v, PENDING_EVENT);

@@ -2,13 +2,10 @@
 /* A virtual processor: what the vendor parts and core know of it, its life between runnable,
  * blocked and stopped, and its exits to dom0. The run loop in svm/ and vmx/ calls the functions of
  * the second half. */
-#ifndef SOCLE_CORE_VCPU_H
-#define SOCLE_CORE_VCPU_H
+#pragma once
 
-#include "core/abi.h"
 #include "core/domain.h"
 #include "core/sched.h"
-#include "core/types.h"
 #include "core/vlapic.h"
 
 /* Work to do before the next entry, one word, tested once. Set by any processor, atomically. */
@@ -28,7 +25,8 @@ enum vcpu_action {
     VCPU_HANDOFF, /* dom0's vCPU: RUN */
 };
 
-enum vcpu_activity { ACTIVITY_RUN, ACTIVITY_HALTED, ACTIVITY_WAIT_INIT, ACTIVITY_WAIT_SIPI };
+/* Numbered as SOCLE_MP_*. */
+enum vcpu_activity { ACTIVITY_RUN, ACTIVITY_WAIT_INIT, ACTIVITY_WAIT_SIPI, ACTIVITY_HALTED };
 
 /* An exception, interrupt or NMI on its way in. */
 struct event {
@@ -60,14 +58,11 @@ enum io_kind {
 struct io_state {
     enum io_kind kind;
     u8 size;
-    u16 port;
     u32 count;
     gpa_t gpa;
-    u32 msr;
-    u32 error;     /* MSR: dom0 wants #GP */
-    bool answered; /* dom0's answer is in data */
-    u64 data;
-    u64 rip; /* of the instruction and the one after it: nothing is completed elsewhere */
+    u32 error; /* MSR: dom0 wants #GP */
+    u64 data;  /* dom0's answer */
+    u64 rip;   /* of the instruction and the one after it: nothing is completed elsewhere */
     u64 next_rip;
     gva_t gva; /* IO_INS, IO_OUTS: first element, address size, REP */
     u8 addr_size;
@@ -271,5 +266,3 @@ void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);
 
 /* Triple fault. */
 enum vcpu_action vcpu_shutdown(struct vcpu *v);
-
-#endif

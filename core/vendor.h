@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The one table through which core reaches svm/ or vmx/. Nothing of it is called on the exit path.
  */
-#ifndef SOCLE_CORE_VENDOR_H
-#define SOCLE_CORE_VENDOR_H
+#pragma once
 
-#include "core/abi.h"
-#include "core/npt.h"
-#include "core/types.h"
 #include "core/vcpu.h"
 
 struct pcpu;
@@ -36,8 +32,8 @@ struct vendor_ops {
     void (*vcpu_free)(struct vcpu *v);
     void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
-    bool (*get_msr)(struct vcpu *v, u32 index,
-                    u64 *value); /* false: not one that the vendor holds */
+    /* Both false: not one that the vendor holds. */
+    bool (*get_msr)(struct vcpu *v, u32 index, u64 *value);
     bool (*set_msr)(struct vcpu *v, u32 index, u64 value);
     void (*get_debug)(struct vcpu *v, struct socle_debug *d);
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);
@@ -52,5 +48,3 @@ extern const struct vendor_ops *vendor;
 extern bool vendor_plain; /* optional features stay unused */
 extern const struct vendor_ops svm_ops;
 extern const struct vendor_ops vmx_ops;
-
-#endif

@@ -155,6 +155,7 @@ void vlapic_sync(struct vlapic *l)
             continue;
         l->reg[VLAPIC_REG_IRR + i].value |= bits;
         l->irr_words |= (u8)(1u << i);
+        l->irr_changed = true;
         *tmr = (*tmr & ~bits) | (levels & bits);
     }
 }
@@ -211,6 +212,7 @@ u16 vlapic_interrupt_status(struct vlapic *l)
     int irr, isr;
 
     vlapic_sync(l);
+    l->irr_changed = false;
     irr = vector_highest(l, VLAPIC_REG_IRR, 0xff);
     isr = vector_highest(l, VLAPIC_REG_ISR, 0xff);
     return (u16)(MAX(irr, 0) | MAX(isr, 0) << 8);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Processor instructions and the architecture's constants that core, drivers and the vendor parts
  * share. Names as in the vendors' manuals and Linux. */
-#ifndef SOCLE_CORE_X86_H
-#define SOCLE_CORE_X86_H
+#pragma once
 
 #include "core/types.h"
 
@@ -146,39 +145,27 @@ static inline u64 rdtsc(void)
     return lo | (u64)hi << 32;
 }
 
-#define DEFINE_CR(n)                                                   \
-    static inline u64 read_cr##n(void)                                 \
-    {                                                                  \
-        u64 v;                                                         \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); \
-        return v;                                                      \
-    }                                                                  \
-    static inline void write_cr##n(u64 v)                              \
-    {                                                                  \
-        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");     \
+#define DEFINE_REGISTER(name)                                           \
+    static inline u64 read_##name(void)                                 \
+    {                                                                   \
+        u64 v;                                                          \
+        __asm__ volatile("mov %%" #name ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                       \
+    }                                                                   \
+    static inline void write_##name(u64 v)                              \
+    {                                                                   \
+        __asm__ volatile("mov %0, %%" #name : : "r"(v) : "memory");     \
     }
-DEFINE_CR(0)
-DEFINE_CR(2)
-DEFINE_CR(3)
-DEFINE_CR(4)
-DEFINE_CR(8)
-
-#define DEFINE_DR(n)                                                   \
-    static inline u64 read_dr##n(void)                                 \
-    {                                                                  \
-        u64 v;                                                         \
-        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory"); \
-        return v;                                                      \
-    }                                                                  \
-    static inline void write_dr##n(u64 v)                              \
-    {                                                                  \
-        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");     \
-    }
-DEFINE_DR(0)
-DEFINE_DR(1)
-DEFINE_DR(2)
-DEFINE_DR(3)
-DEFINE_DR(6)
+DEFINE_REGISTER(cr0)
+DEFINE_REGISTER(cr2)
+DEFINE_REGISTER(cr3)
+DEFINE_REGISTER(cr4)
+DEFINE_REGISTER(cr8)
+DEFINE_REGISTER(dr0)
+DEFINE_REGISTER(dr1)
+DEFINE_REGISTER(dr2)
+DEFINE_REGISTER(dr3)
+DEFINE_REGISTER(dr6)
 
 static inline void invlpg(const void *va)
 {
@@ -200,10 +187,9 @@ static inline u64 xgetbv(u32 index)
 
 static inline void xsave(void *area, u64 mask)
 {
-    __asm__ volatile("xsave64 (%0)"
-                     :
-                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
-                     : "memory");
+    u32 low = (u32)mask, high = (u32)(mask >> 32);
+
+    __asm__ volatile("xsave64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
 /* area: 512 bytes, 16-byte aligned. */
@@ -214,10 +200,9 @@ static inline void fxsave(void *area)
 
 static inline void xrstor(const void *area, u64 mask)
 {
-    __asm__ volatile("xrstor64 (%0)"
-                     :
-                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
-                     : "memory");
+    u32 low = (u32)mask, high = (u32)(mask >> 32);
+
+    __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
 static inline void cpu_relax(void)
@@ -235,5 +220,3 @@ static inline bool is_canonical(u64 va)
 {
     return (u64)((s64)(va << 16) >> 16) == va;
 }
-
-#endif

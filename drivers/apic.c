@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/paging.h"
 #include "core/vlapic.h"
-#include "core/x86.h"
 
 #define LVTT_DEADLINE    0x40000u
 #define ICR_PENDING      0x1000u
@@ -41,7 +40,7 @@ void apic_init(void)
 
     x2apic = features.ecx & BIT(21);
     deadline_mode = features.ecx & BIT(24);
-    mmio = paging_map_device(APIC_DEFAULT_PA);
+    mmio = paging_map_lapic();
     /* The PICs' interrupts are exceptions' vectors as the firmware leaves them. */
     outb(PIC_MASTER_MASK, 0xff);
     outb(PIC_SLAVE_MASK, 0xff);
@@ -58,11 +57,8 @@ void apic_init_cpu(void)
     /* First of all: a disabled APIC keeps every LVT entry masked (Intel SDM vol. 3A, 11.4.7.2). */
     write_reg(VLAPIC_REG_SVR, APIC_SVR_ENABLE | APIC_VECTOR_SPURIOUS);
     write_reg(VLAPIC_REG_TPR, 0);
-    write_reg(VLAPIC_REG_LVT_THERMAL, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_PMC, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_LINT0, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_LINT1, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_ERROR, APIC_LVT_MASKED | APIC_VECTOR_ERROR);
+    for (u32 reg = VLAPIC_REG_LVT_THERMAL; reg <= VLAPIC_REG_LVT_ERROR; reg++)
+        write_reg(reg, APIC_LVT_MASKED);
     write_reg(VLAPIC_REG_TDCR, TDCR_DIVIDE_BY_16);
     write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
 }

@@ -6,7 +6,6 @@
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 
 #define MSR_VM_CR       0xc0010114
 #define MSR_VM_HSAVE_PA 0xc0010117
@@ -130,16 +129,16 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
     /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
      */
     c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
-    c->intercept1 = INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_SMI | INTERCEPT_INIT |
-                    INTERCEPT_RDPMC | INTERCEPT_CPUID | INTERCEPT_RSM | INTERCEPT_INVD |
-                    INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO | INTERCEPT_MSR |
-                    INTERCEPT_SHUTDOWN;
-    c->intercept2 = INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE |
-                    INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT | INTERCEPT_MONITOR |
-                    INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV | INTERCEPT_RDPRU |
-                    (owner ? 0 : INTERCEPT_WBINVD);
+    c->intercept1 = INTERCEPT(INTR) | INTERCEPT(NMI) | INTERCEPT(SMI) | INTERCEPT(INIT) |
+                    INTERCEPT(RDPMC) | INTERCEPT(CPUID) | INTERCEPT(RSM) | INTERCEPT(INVD) |
+                    INTERCEPT(HLT) | INTERCEPT(INVLPGA) | INTERCEPT(IOIO) | INTERCEPT(MSR) |
+                    INTERCEPT(SHUTDOWN);
+    c->intercept2 = INTERCEPT(VMRUN) | INTERCEPT(VMMCALL) | INTERCEPT(VMLOAD) | INTERCEPT(VMSAVE) |
+                    INTERCEPT(STGI) | INTERCEPT(CLGI) | INTERCEPT(SKINIT) | INTERCEPT(MONITOR) |
+                    INTERCEPT(MWAIT) | INTERCEPT(MWAIT_ARMED) | INTERCEPT(XSETBV) |
+                    INTERCEPT(RDPRU) | (owner ? 0 : INTERCEPT(WBINVD));
     if (svm_features.pause_filter) {
-        c->intercept1 |= INTERCEPT_PAUSE;
+        c->intercept1 |= INTERCEPT(PAUSE);
         c->pause_count = PAUSE_COUNT;
         c->pause_threshold = PAUSE_GAP;
     }
@@ -216,9 +215,7 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
     s->cr2 = c->cr2;
     s->cr3 = c->cr3;
     s->cr4 = c->cr4;
-    s->cr8 = c->int_ctl & INT_CTL_TPR;
     s->efer = c->efer & ~EFER_SVME;
-    s->apic_base = v->apic_base;
 }
 
 static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
@@ -239,7 +236,6 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr2 = s->cr2;
     c->cr3 = s->cr3;
     c->cr4 = s->cr4;
-    c->int_ctl = (c->int_ctl & ~INT_CTL_TPR) | (s->cr8 & INT_CTL_TPR);
     c->efer = s->efer | EFER_SVME;
     if (is_loaded(v))
         vmload(v);

@@ -110,7 +110,7 @@ static void prepare_events(struct vcpu *v)
         else
             busy = inject_nmi(v);
     }
-    if (unlikely(v->lapic.pir_pending) && v->lapic.virtualized)
+    if (unlikely(v->lapic.pir_pending || v->lapic.irr_changed) && v->lapic.virtualized)
         vmx_sync_interrupts(v);
     vector = vcpu_next_interrupt(v);
     if (unlikely(vector == VCPU_WINDOW))
@@ -132,7 +132,7 @@ static enum vcpu_action load_pdptes(struct vcpu *v)
     vmx_get_sregs(v, s);
     if (!(s->cr0 & CR0_PG) || !(s->cr4 & CR4_PAE) || (s->efer & EFER_LMA))
         return VCPU_RESUME;
-    err = gmem_read(v, s->cr3 & 0xffffffe0, pdpte, sizeof(pdpte), false);
+    err = gmem_access(v, s->cr3 & 0xffffffe0, pdpte, sizeof(pdpte), 0);
     if (err == -E_AGAIN) {
         vmx_of(v)->pdptes_due = true;
         return vcpu_exit(v, SOCLE_EXIT_FAULT);

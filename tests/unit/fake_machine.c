@@ -94,6 +94,18 @@ void window_unmap(unsigned int slot)
     (void)slot;
 }
 
+void phys_read(void *dst, paddr_t src, size_t len)
+{
+    memcpy(dst, window_map(WINDOW_COPY, src), len);
+    window_unmap(WINDOW_COPY);
+}
+
+void phys_write(paddr_t dst, const void *src, size_t len)
+{
+    memcpy(window_map(WINDOW_COPY, dst), src, len);
+    window_unmap(WINDOW_COPY);
+}
+
 void *paging_map_shared(u32 index, paddr_t pa)
 {
     ASSERT(index < PAGING_SHARED_SLOTS && !shared_slot[index] && pa);
@@ -209,7 +221,6 @@ NORETURN void machine_reset(void)
 enum vcpu_action emulate_complete(struct vcpu *v)
 {
     __atomic_fetch_add(&fake.completions, 1, __ATOMIC_RELAXED);
-    ASSERT(v->io.answered);
     if (fake.completion == VCPU_RESUME)
         v->io.kind = IO_NONE;
     return fake.completion;
