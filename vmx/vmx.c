@@ -271,12 +271,29 @@ static void vmcs_end(const struct vcpu *v)
 
 /* ---- a new vCPU ---- */
 
+/* What a field holds that nobody has written is not said (Intel SDM vol. 3C, 25.11.3). */
 static const u16 zero_fields[] = {
     VMCS_PF_ERROR_MASK,  VMCS_PF_ERROR_MATCH,  VMCS_CR3_TARGETS,      VMCS_EXIT_MSR_STORES,
     VMCS_EXIT_MSR_LOADS, VMCS_ENTRY_MSR_LOADS, VMCS_ENTRY_INTR_INFO,  VMCS_CR4_SHADOW,
     VMCS_GUEST_DEBUGCTL, VMCS_GUEST_ACTIVITY,  VMCS_INTERRUPTIBILITY, VMCS_PENDING_DEBUG,
     VMCS_GUEST_EFER,     VMCS_GUEST_DR7,       VMCS_TSC_OFFSET,
 };
+
+static const struct {
+    u16 field, count; /* two apart */
+} zero_ranges[] = {
+    {VMCS_HOST_SELECTOR, 7},     {VMCS_HOST_SYSENTER_CS, 1},  {VMCS_HOST_FS_BASE, 2},
+    {VMCS_HOST_SYSENTER_ESP, 2}, {VMCS_GUEST_SYSENTER_CS, 1}, {VMCS_GUEST_SYSENTER_ESP, 2},
+};
+
+static void zero_all(void)
+{
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
+        for (u32 j = 0; j < zero_ranges[i].count; j++)
+            vmwrite(zero_ranges[i].field + 2 * j, 0);
+}
 
 static u32 proc2_of(const struct vcpu *v)
 {
@@ -300,8 +317,7 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
-        vmwrite(zero_fields[i], 0);
+    zero_all();
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);

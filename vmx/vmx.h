@@ -122,6 +122,7 @@ enum vmcs_field {
     VMCS_GUEST_ACTIVITY = 0x4826,
     VMCS_GUEST_SYSENTER_CS = 0x482a,
     VMCS_PREEMPTION_TIMER = 0x482e,
+    VMCS_HOST_SYSENTER_CS = 0x4c00,
     VMCS_CR0_MASK = 0x6000,
     VMCS_CR4_MASK = 0x6002,
     VMCS_CR0_SHADOW = 0x6004,
@@ -143,9 +144,11 @@ enum vmcs_field {
     VMCS_HOST_CR0 = 0x6c00,
     VMCS_HOST_CR3 = 0x6c02,
     VMCS_HOST_CR4 = 0x6c04,
+    VMCS_HOST_FS_BASE = 0x6c06, /* and GS's */
     VMCS_HOST_TR_BASE = 0x6c0a,
     VMCS_HOST_GDTR_BASE = 0x6c0c,
     VMCS_HOST_IDTR_BASE = 0x6c0e,
+    VMCS_HOST_SYSENTER_ESP = 0x6c10, /* and EIP */
     VMCS_HOST_RIP = 0x6c16,
 };
 
