@@ -636,9 +636,23 @@ static void move_to_this_cpu(struct vmx_vcpu *x)
     vmwrite(VMCS_HOST_GDTR_BASE, (u64)cpu->gdt);
 }
 
+/* Dom0 may have set RFLAGS and the shadow each as it likes. Behind MOV SS the entry asks nothing of
+ * IF, but that TF's single step is pending (Intel SDM vol. 3C, 27.3.1.5). */
+static u64 legal_shadow(const struct vcpu *v, u64 state)
+{
+    u64 pending;
+
+    if (!(state & SHADOW))
+        return state;
+    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_STEP;
+    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_STEP : 0));
+    return (state & ~(u64)SHADOW) | SHADOW_MOV_SS;
+}
+
 static void vmx_load(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
+    u64 state;
 
     vmptrld(v);
     move_to_this_cpu(x);
@@ -646,8 +660,8 @@ static void vmx_load(struct vcpu *v)
         wrmsr(switched_msrs[i], x->msr[i]);
     write_cr2(x->cr2);
     write_dr6(x->dr6);
-    vmwrite(VMCS_INTERRUPTIBILITY, (vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI) |
-                                       (v->nmi_masked ? BLOCKED_BY_NMI : 0));
+    state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
+    vmwrite(VMCS_INTERRUPTIBILITY, legal_shadow(v, state) | (v->nmi_masked ? BLOCKED_BY_NMI : 0));
     vcpu_load_common(v);
 }
 

@@ -156,6 +156,8 @@ enum vmcs_field {
 #define SHADOW_MOV_SS  BIT(1)
 #define SHADOW         (SHADOW_STI | SHADOW_MOV_SS)
 #define BLOCKED_BY_NMI BIT(3)
+#define RFLAGS_TF      BIT(8)
+#define PENDING_STEP   BIT(14) /* of the pending debug exceptions */
 
 /* Entry, exit and IDT-vectoring information: as struct event has it, and: */
 #define INTR_INFO_ERROR BIT(11)

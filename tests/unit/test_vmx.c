@@ -261,7 +261,43 @@ static void test_iret_that_faults(void **state)
     assert_int_equal(steps[1].shadow, BLOCKED_BY_NMI);
 }
 
+static void single_step_behind_sti(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | RFLAGS_IF | RFLAGS_TF);
+    vmwrite(VMCS_INTERRUPTIBILITY, SHADOW_STI);
+}
+
+/* A debugger steps over STI: the trap exits, the pending single step is in the qualification only.
+ */
+static void test_event_ends_shadow(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_EXCEPTION;
+    steps[0].intr_info = EXC(VEC_DB);
+    steps[0].qualification = BIT(14);
+    steps[0].hook = single_step_behind_sti;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_DB));
+    assert_int_equal(steps[1].shadow, 0);
+}
+
 /* ---- exits ---- */
+
+static void wrap(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_RIP, 0xfffffffe);
+}
+
+static void test_rip_wraps(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_WBINVD;
+    steps[0].hook = wrap;
+    play();
+    assert_int_equal(steps[1].rip, (u32)(0xfffffffe + LENGTH));
+}
 
 static void test_instructions_that_nobody_is_offered(void **state)
 {
@@ -323,18 +359,81 @@ static void paging_on(struct vcpu *w)
     vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE);
 }
 
+/* ---- paging, by bits of CR0 that make an exit ---- */
+
+static void expect_bad_cr0(void (*prepare)(struct vcpu *w), u64 cr0)
+{
+    start(NULL);
+    steps[0].reason = VMX_EXIT_CR;
+    steps[0].qualification = RBX << 8;
+    steps[0].hook = prepare;
+    v->gpr[RBX] = cr0;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_GP) | HAS_ERROR);
+    assert_int_equal(steps[1].rip, steps[0].rip);
+}
+
+static void enable_long_mode(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE);
+    vmwrite(VMCS_GUEST_EFER, EFER_LME);
+}
+
+static void set_long_mode(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmx_set_cr0(w, CR0_PG | CR0_NE | CR0_ET | CR0_PE);
+}
+
+static void with_long_code(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0x209b);
+}
+
+static void with_16_bit_tss(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_TR, 0x83);
+}
+
+static void with_pcid(struct vcpu *w)
+{
+    set_long_mode(w);
+    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE | CR4_PCIDE);
+}
+
+static void in_long_code(struct vcpu *w)
+{
+    set_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0x209b);
+}
+
+/* What the processor refuses in a MOV to CR0 it refuses in an entry too. */
+static void test_bad_paging_switches(void **state)
+{
+    (void)state;
+    expect_bad_cr0(with_long_code, CR0_PG | CR0_CD | CR0_PE);
+    expect_bad_cr0(with_16_bit_tss, CR0_PG | CR0_CD | CR0_PE);
+    expect_bad_cr0(with_pcid, CR0_CD | CR0_PE);
+    expect_bad_cr0(in_long_code, CR0_CD | CR0_PE);
+}
+
 static void test_pae_paging_loads_its_entries(void **state)
 {
     (void)state;
     for (u32 i = 0; i < 4; i++)
         guest_memory[i] = i << 12 | 1;
     guest_memory[2] |= 2; /* a reserved bit: the entry would fail */
+    guest_memory[0] |= BIT(63);
     gmem_result = 0;
     steps[0].reason = VMX_EXIT_CR;
     steps[0].qualification = RBX << 8;
     steps[0].hook = paging_on;
     play();
     assert_int_equal(steps[1].rip, steps[0].rip + LENGTH);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0), 0);
     assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 2), 0x1001);
     assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 4), 0);
     assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 6), 0x3001);
@@ -374,9 +473,7 @@ static u32 handle;
 static void call_run(struct vcpu *w)
 {
     assert_ptr_equal(w, v);
-    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE);
-    vmwrite(VMCS_GUEST_EFER, EFER_LME);
-    vmx_set_cr0(w, CR0_PG | CR0_NE | CR0_ET | CR0_PE);
+    set_long_mode(w);
     vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0xa09b);
     vmwrite(VMCS_GUEST_LIMIT + 2 * SOCLE_SEG_CS, 0xffffffff);
     w->gpr[RAX] = SOCLE_HC_VCPU_RUN;
@@ -450,9 +547,12 @@ int main(void)
         cmocka_unit_test_setup(test_requeue, start),
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
         cmocka_unit_test_setup(test_iret_that_faults, start),
+        cmocka_unit_test_setup(test_event_ends_shadow, start),
+        cmocka_unit_test_setup(test_rip_wraps, start),
         cmocka_unit_test_setup(test_instructions_that_nobody_is_offered, start),
         cmocka_unit_test_setup(test_exceptions_go_back, start),
         cmocka_unit_test_setup(test_bad_control_registers, start),
+        cmocka_unit_test_setup(test_bad_paging_switches, start),
         cmocka_unit_test_setup(test_pae_paging_loads_its_entries, start),
         cmocka_unit_test_setup(test_flushes, start),
         cmocka_unit_test_setup(test_run_and_unknown_exit, start),
