@@ -14,6 +14,8 @@
 #include <string.h>
 
 #define REVISION           0x5a5a5aull
+#define TPR_SHADOW         BIT(21)
+#define VIRTUAL_APIC       0x2012
 #define UNWRITTEN          0xa5 /* each byte of a field that nobody has written */
 #define HOST_CR0           0x80010033ull
 #define HOST_CR3           0x200000ull
@@ -187,6 +189,8 @@ u32 fake_vmx_check(const struct vmcs_rule **broken, u32 max)
 {
     struct vmcs m = {.cpu = &fake_vmx_cpu, .read = read_field, .fields = current};
 
+    if (vmread(VMCS_PROC) & TPR_SHADOW)
+        m.virtual_apic = phys_to_virt(vmread(VIRTUAL_APIC));
     return vmcs_check(&m, broken, max);
 }
 

@@ -284,6 +284,38 @@ static void test_round_trip(void **state)
     }
 }
 
+/* The local APIC in each of its modes, and interrupts for it that can be taken or not. */
+static void try_apic(const struct mode *m, u64 base, u64 rflags, u8 cr8)
+{
+    struct vlapic_effect effect = {0};
+    struct socle_sregs s;
+
+    set_mode(m);
+    vlapic_mmio_write(&g->lapic, VLAPIC_REG_SVR << 4, APIC_SVR_ENABLE | 0xff, 0, &effect);
+    use_mode(m, &s);
+    s.apic_base = APIC_DEFAULT_PA | base;
+    s.cr8 = cr8;
+    assert_int_equal(set(SOCLE_STATE_SREGS, &s, sizeof(s)), 0);
+    set_ip(m->rip, rflags);
+    for (u8 vector = 0x20; vector >= 0x20; vector += 0x20) {
+        vlapic_post(&g->lapic, vector, vector & 0x40);
+        expect_entry(m->name);
+    }
+}
+
+static void test_apic_modes(void **state)
+{
+    static const u64 bases[] = {0, APIC_BASE_ENABLE, APIC_BASE_ENABLE | APIC_BASE_X2APIC};
+
+    (void)state;
+    for (u32 i = 0; i < ARRAY_SIZE(modes); i++)
+        for (u32 j = 0; j < ARRAY_SIZE(bases); j++)
+            for (u8 cr8 = 0; cr8 < 16; cr8 += 5) {
+                try_apic(&modes[i], bases[j], modes[i].rflags & ~RFLAGS_IF, cr8);
+                try_apic(&modes[i], bases[j], modes[i].rflags | RFLAGS_IF, cr8);
+            }
+}
+
 /* ---- reset, INIT, SIPI ---- */
 
 static void test_reset(void **state)
@@ -569,6 +601,7 @@ int main(void)
         cmocka_unit_test_setup(test_modes, start),
         cmocka_unit_test_setup(test_modes, start_plain),
         cmocka_unit_test_setup(test_round_trip, start),
+        cmocka_unit_test_setup(test_apic_modes, start),
         cmocka_unit_test_setup(test_reset, start),
         cmocka_unit_test_setup(test_init_and_sipi, start),
         cmocka_unit_test_setup(test_no_event, start),
