@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: the run loop, injection, and the decoding of exits. */
+#include "core/cpuid.h"
 #include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
@@ -24,6 +25,9 @@
 
 #define PDPTE_RESERVED 0x1e6ull
 
+#define RIGHTS_LONG   BIT(13) /* CS: 64-bit code */
+#define RIGHTS_TSS_32 BIT(3)  /* TR: not a 16-bit TSS */
+
 /* Bochs (2.7) makes no exit for an interrupt while the guest has interrupts off: this timer then
  * is what takes the processor back. */
 #define LONGEST_ENTRY_MS 10
@@ -38,7 +42,23 @@ static void inject(const struct event *e)
     vmwrite(VMCS_ENTRY_INTR_INFO,
             e->vector | (u64)e->type << 8 | INTR_INFO_VALID | (has_error ? INTR_INFO_ERROR : 0));
     if (has_error)
-        vmwrite(VMCS_ENTRY_INTR_ERROR, e->error);
+        vmwrite(VMCS_ENTRY_INTR_ERROR, (u16)e->error);
+}
+
+/* An event on its way in is the end of the shadow, and of a wait for IRET if it is an NMI: the
+ * entry does not take them together (Intel SDM vol. 3C, 27.3.1.5). A software interrupt, which only
+ * dom0 can leave here, comes by executing its instruction again. */
+static void inject_again(struct vcpu *v)
+{
+    u64 state = vmread(VMCS_INTERRUPTIBILITY);
+    u64 over = SHADOW | (v->event.type == EVENT_NMI ? BLOCKED_BY_NMI : 0);
+
+    v->event.valid = false;
+    if (unlikely(v->event.type >= EVENT_SOFT))
+        return;
+    if (unlikely(state & over))
+        vmwrite(VMCS_INTERRUPTIBILITY, state & ~over);
+    inject(&v->event);
 }
 
 static void set_proc(struct vcpu *v, u32 controls)
@@ -100,10 +120,8 @@ static void prepare_events(struct vcpu *v)
     bool busy = v->event.valid;
     int vector;
 
-    if (busy) {
-        inject(&v->event);
-        v->event.valid = false;
-    }
+    if (busy)
+        inject_again(v);
     if (unlikely(v->nmi_pending)) {
         if (busy)
             open_window(v, PROC_NMI_WINDOW);
@@ -138,7 +156,8 @@ static enum vcpu_action load_pdptes(struct vcpu *v)
         return vcpu_exit(v, SOCLE_EXIT_FAULT);
     }
     for (u32 i = 0; i < 4; i++)
-        vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, err || (pdpte[i] & PDPTE_RESERVED) ? 0 : pdpte[i]);
+        vmwrite(VMCS_GUEST_PDPTE0 + 2 * i,
+                err || (pdpte[i] & (PDPTE_RESERVED | ~host_phys_mask)) ? 0 : pdpte[i]);
     return VCPU_RESUME;
 }
 
@@ -158,14 +177,26 @@ static void requeue_event(struct vcpu *v)
                               .vector = (u8)info,
                               .type = type,
                               .error = (u32)vmread(VMCS_IDT_ERROR)};
-    if (type == EVENT_NMI) /* it was not delivered */
-        vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI);
+}
+
+static bool long_code(void)
+{
+    return (vmread(VMCS_GUEST_EFER) & EFER_LMA) &&
+           (vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS) & RIGHTS_LONG);
+}
+
+/* EIP wraps. */
+static void find_next_rip(struct vcpu *v)
+{
+    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    if (unlikely((v->next_rip ^ v->rip) >> 32) && !long_code())
+        v->next_rip = (u32)v->next_rip;
 }
 
 /* The instruction that exited is `handler`'s. */
 static enum vcpu_action skip(struct vcpu *v, enum vcpu_action (*handler)(struct vcpu *))
 {
-    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    find_next_rip(v);
     return handler(v);
 }
 
@@ -181,10 +212,7 @@ static enum vcpu_action handle_cpuid(struct vcpu *v)
 
 static enum vcpu_action handle_hypercall(struct vcpu *v)
 {
-    bool long_mode = (vmread(VMCS_GUEST_EFER) & EFER_LMA) &&
-                     (vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS) & BIT(13));
-
-    return exit_hypercall(v, cpl(), long_mode);
+    return exit_hypercall(v, cpl(), long_code());
 }
 
 static enum vcpu_action handle_xsetbv(struct vcpu *v)
@@ -203,7 +231,7 @@ static enum vcpu_action handle_io(struct vcpu *v)
     u64 q = vmread(VMCS_QUALIFICATION);
 
     v->count[SOCLE_STAT_IO]++;
-    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    find_next_rip(v);
     if (unlikely(q & IO_STRING))
         return emulate(v);
     return exit_io(v, (u16)(q >> 16), IO_SIZE(q), q & IO_IN);
@@ -219,13 +247,26 @@ static enum vcpu_action handle_ept_violation(struct vcpu *v)
     return exit_npf(v, vmread(VMCS_GUEST_PHYSICAL), q & EPT_WRITE, q & EPT_FETCH);
 }
 
+/* Into and out of long mode (Intel SDM vol. 3A, 4.10.1 and 10.8.5); else the entry would fail. */
+static bool may_switch_paging(bool on)
+{
+    u64 efer = vmread(VMCS_GUEST_EFER), cr4 = vmread(VMCS_GUEST_CR4);
+    u64 cs = vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS);
+    u64 tr = vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_TR);
+
+    if (!on)
+        return !(cr4 & CR4_PCIDE) && !long_code();
+    if (!(efer & EFER_LME))
+        return true;
+    return (cr4 & CR4_PAE) && ((efer & EFER_LMA) || (!(cs & RIGHTS_LONG) && (tr & RIGHTS_TSS_32)));
+}
+
 /* The guest wants one of the bits that it does not own. */
 static enum vcpu_action move_to_cr0(struct vcpu *v, u64 cr0)
 {
     if (cr0 >> 32 || (cr0 & (CR0_PG | CR0_PE)) == CR0_PG || (cr0 & (CR0_NW | CR0_CD)) == CR0_NW)
         return vcpu_raise_gp(v);
-    if ((cr0 & CR0_PG) && (vmread(VMCS_GUEST_EFER) & EFER_LME) &&
-        !(vmread(VMCS_GUEST_CR4) & CR4_PAE))
+    if (!may_switch_paging(cr0 & CR0_PG))
         return vcpu_raise_gp(v);
     vmx_set_cr0(v, cr0 | CR0_ET);
     return vcpu_skip(v);
@@ -237,7 +278,7 @@ static enum vcpu_action handle_cr(struct vcpu *v)
     u64 value = CR_GPR(q) == RSP ? vmread(VMCS_GUEST_RSP) : v->gpr[CR_GPR(q)];
 
     v->count[SOCLE_STAT_CR]++;
-    v->next_rip = v->rip + vmread(VMCS_EXIT_LENGTH);
+    find_next_rip(v);
     switch (CR_NUMBER(q)) {
     case 0:
         return move_to_cr0(v, value);

@@ -176,7 +176,8 @@ static struct vmx_features choose_features(void)
 
     if (f.proc & PROC_TPR_SHADOW)
         f.proc &= ~(u32)(PROC_CR8_LOAD | PROC_CR8_STORE);
-    f.apic = (f.proc & PROC_TPR_SHADOW) && allows(MSR_VMX_PROC2, PROC2_APIC);
+    if ((f.proc & PROC_TPR_SHADOW) && allows(MSR_VMX_PROC2, PROC2_APIC))
+        f.apic = PROC2_APIC;
     if (!f.apic)
         f.pin &= ~(u32)PIN_POSTED_INTERRUPTS;
     return f;
@@ -271,12 +272,29 @@ static void vmcs_end(const struct vcpu *v)
 
 /* ---- a new vCPU ---- */
 
+/* What a field holds that nobody has written is not said (Intel SDM vol. 3C, 25.11.3). */
 static const u16 zero_fields[] = {
     VMCS_PF_ERROR_MASK,  VMCS_PF_ERROR_MATCH,  VMCS_CR3_TARGETS,      VMCS_EXIT_MSR_STORES,
     VMCS_EXIT_MSR_LOADS, VMCS_ENTRY_MSR_LOADS, VMCS_ENTRY_INTR_INFO,  VMCS_CR4_SHADOW,
     VMCS_GUEST_DEBUGCTL, VMCS_GUEST_ACTIVITY,  VMCS_INTERRUPTIBILITY, VMCS_PENDING_DEBUG,
     VMCS_GUEST_EFER,     VMCS_GUEST_DR7,       VMCS_TSC_OFFSET,
 };
+
+static const struct {
+    u16 field, count; /* two apart */
+} zero_ranges[] = {
+    {VMCS_HOST_SELECTOR, 7},     {VMCS_HOST_SYSENTER_CS, 1},  {VMCS_HOST_FS_BASE, 2},
+    {VMCS_HOST_SYSENTER_ESP, 2}, {VMCS_GUEST_SYSENTER_CS, 1}, {VMCS_GUEST_SYSENTER_ESP, 2},
+};
+
+static void zero_all(void)
+{
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
+        for (u32 j = 0; j < zero_ranges[i].count; j++)
+            vmwrite(zero_ranges[i].field + 2 * j, 0);
+}
 
 static u32 proc2_of(const struct vcpu *v)
 {
@@ -300,8 +318,7 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
-        vmwrite(zero_fields[i], 0);
+    zero_all();
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
@@ -600,7 +617,7 @@ static void vmx_update_apic(struct vcpu *v)
     vlapic_set_virtualized(&v->lapic, on);
     vmcs_begin(v);
     vmwrite(VMCS_PIN, on ? vmx_features.pin : vmx_features.pin & ~posted);
-    vmwrite(VMCS_PROC2, proc2_of(v) | (on ? PROC2_APIC : 0));
+    vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
     if (on)
         vmx_sync_interrupts(v);
@@ -620,9 +637,23 @@ static void move_to_this_cpu(struct vmx_vcpu *x)
     vmwrite(VMCS_HOST_GDTR_BASE, (u64)cpu->gdt);
 }
 
+/* Dom0 may have set RFLAGS and the shadow each as it likes. Behind MOV SS the entry asks nothing of
+ * IF, but that TF's single step is pending (Intel SDM vol. 3C, 27.3.1.5). */
+static u64 legal_shadow(const struct vcpu *v, u64 state)
+{
+    u64 pending;
+
+    if (!(state & SHADOW))
+        return state;
+    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_STEP;
+    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_STEP : 0));
+    return (state & ~(u64)SHADOW) | SHADOW_MOV_SS;
+}
+
 static void vmx_load(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
+    u64 state;
 
     vmptrld(v);
     move_to_this_cpu(x);
@@ -630,8 +661,8 @@ static void vmx_load(struct vcpu *v)
         wrmsr(switched_msrs[i], x->msr[i]);
     write_cr2(x->cr2);
     write_dr6(x->dr6);
-    vmwrite(VMCS_INTERRUPTIBILITY, (vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI) |
-                                       (v->nmi_masked ? BLOCKED_BY_NMI : 0));
+    state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
+    vmwrite(VMCS_INTERRUPTIBILITY, legal_shadow(v, state) | (v->nmi_masked ? BLOCKED_BY_NMI : 0));
     vcpu_load_common(v);
 }
 

@@ -121,6 +121,7 @@ enum vmcs_field {
     VMCS_GUEST_ACTIVITY = 0x4826,
     VMCS_GUEST_SYSENTER_CS = 0x482a,
     VMCS_PREEMPTION_TIMER = 0x482e,
+    VMCS_HOST_SYSENTER_CS = 0x4c00,
     VMCS_CR0_MASK = 0x6000,
     VMCS_CR4_MASK = 0x6002,
     VMCS_CR0_SHADOW = 0x6004,
@@ -142,9 +143,11 @@ enum vmcs_field {
     VMCS_HOST_CR0 = 0x6c00,
     VMCS_HOST_CR3 = 0x6c02,
     VMCS_HOST_CR4 = 0x6c04,
+    VMCS_HOST_FS_BASE = 0x6c06, /* and GS's */
     VMCS_HOST_TR_BASE = 0x6c0a,
     VMCS_HOST_GDTR_BASE = 0x6c0c,
     VMCS_HOST_IDTR_BASE = 0x6c0e,
+    VMCS_HOST_SYSENTER_ESP = 0x6c10, /* and EIP */
     VMCS_HOST_RIP = 0x6c16,
 };
 
@@ -152,6 +155,8 @@ enum vmcs_field {
 #define SHADOW_MOV_SS  BIT(1)
 #define SHADOW         (SHADOW_STI | SHADOW_MOV_SS)
 #define BLOCKED_BY_NMI BIT(3)
+#define RFLAGS_TF      BIT(8)
+#define PENDING_STEP   BIT(14) /* of the pending debug exceptions */
 
 /* Entry, exit and IDT-vectoring information: as struct event has it, and: */
 #define INTR_INFO_ERROR BIT(11)
@@ -226,7 +231,7 @@ static inline struct vmx_vcpu *vmx_of(const struct vcpu *v)
 /* What the processors have, the least of all; the controls in use (vmx.c). */
 struct vmx_features {
     u32 pin, proc, proc2, exit, entry;
-    bool apic;       /* the processor delivers interrupts itself, in x2APIC mode */
+    u32 apic;        /* of proc2 in x2APIC mode: the processor delivers interrupts itself */
     u32 timer_shift; /* preemption timer: TSC ticks of its own, as a power of two */
 };
 extern struct vmx_features vmx_features;

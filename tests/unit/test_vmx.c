@@ -3,12 +3,11 @@
  */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c vmx/run.c
+// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
-#include "tests/unit/fake_machine.h"
+#include "tests/unit/fake_vmx.h"
 #include "core/gmem.h"
 #include "core/paging.h"
-#include "vmx/vmx.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +16,6 @@
 #include <cmocka.h>
 
 #define STEPS     16
-#define FIELDS    0x7000
 #define LENGTH    3 /* of every instruction */
 #define HAS_ERROR BIT(11)
 #define NMI_INFO  (INTR_INFO_VALID | 2 << 8 | VEC_NMI)
@@ -37,29 +35,12 @@ struct step {
     bool launched;
 };
 
-struct vmx_features vmx_features = {.proc = PROC_HLT, .pin = PIN_PREEMPTION_TIMER};
 static struct step steps[STEPS];
-static u32 step_count, emulated, flushes;
+static u32 step_count, emulated;
 static jmp_buf end_of_script;
 static struct vcpu *v; /* dom0's */
-static u64 fields[2][FIELDS], guest_memory[4];
+static u64 guest_memory[4];
 static int gmem_result;
-
-static u64 *field_of(u32 field)
-{
-    assert_true(field < FIELDS);
-    return &fields[this_cpu()->current == v][field];
-}
-
-u64 vmread(u32 field)
-{
-    return *field_of(field);
-}
-
-void vmwrite(u32 field, u64 value)
-{
-    *field_of(field) = value;
-}
 
 bool vmx_enter(u64 *gpr, bool launched)
 {
@@ -69,53 +50,26 @@ bool vmx_enter(u64 *gpr, bool launched)
     s->v = w;
     assert_ptr_equal(gpr, w->gpr);
     s->launched = launched;
-    s->flushes = flushes;
+    s->flushes = fake_vmx_flushes;
     s->entry_info = vmread(VMCS_ENTRY_INTR_INFO);
     s->entry_error = vmread(VMCS_ENTRY_INTR_ERROR);
     s->shadow = vmread(VMCS_INTERRUPTIBILITY);
     s->proc = (u32)vmread(VMCS_PROC);
     s->rip = vmread(VMCS_GUEST_RIP);
+    assert_int_equal(fake_vmx_check_and_say(), 0);
     if (s->reason == NONE)
         longjmp(end_of_script, 1);
     vmwrite(VMCS_ENTRY_INTR_INFO, 0);
     vmwrite(VMCS_EXIT_REASON, s->reason);
     vmwrite(VMCS_QUALIFICATION, s->qualification);
     vmwrite(VMCS_EXIT_INTR_INFO, s->intr_info);
+    vmwrite(VMCS_EXIT_INTR_ERROR, 0);
     vmwrite(VMCS_IDT_INFO, s->idt_info);
+    vmwrite(VMCS_IDT_ERROR, 0);
     vmwrite(VMCS_EXIT_LENGTH, LENGTH);
     if (s->hook)
         s->hook(w);
     return true;
-}
-
-void vmx_get_sregs(struct vcpu *w, struct socle_sregs *s)
-{
-    (void)w;
-    s->cr0 = vmread(VMCS_GUEST_CR0);
-    s->cr3 = vmread(VMCS_GUEST_CR3);
-    s->cr4 = vmread(VMCS_GUEST_CR4);
-    s->efer = vmread(VMCS_GUEST_EFER);
-}
-
-void vmx_set_cr0(struct vcpu *w, u64 cr0)
-{
-    vmwrite(VMCS_GUEST_CR0, cr0);
-    vmx_of(w)->pdptes_due = true;
-}
-
-void vmx_flush(const struct vcpu *w)
-{
-    (void)w;
-    flushes++;
-}
-
-void vmx_sync_interrupts(struct vcpu *w)
-{
-    vmwrite(VMCS_INTERRUPT_STATUS, vlapic_interrupt_status(&w->lapic));
-}
-
-void vmx_take_interrupts(void)
-{
 }
 
 int gmem_access(UNUSED struct vcpu *w, gpa_t gpa, void *buf, size_t len, u32 access)
@@ -144,18 +98,15 @@ FAKE_EXIT(exit_emulate, UNUSED struct vcpu *w)
 static int start(void **state)
 {
     (void)state;
+    fake_vmx_start();
     fake_start(1);
     fake_leave(0, VCPU_YIELD);
     v = pcpus[0]->dom0;
-    memset(v->vendor, 0, PAGE_SIZE);
-    vmx_of(v)->proc = vmx_features.proc;
     memset(steps, 0, sizeof(steps));
-    memset(fields, 0, sizeof(fields));
     for (u32 i = 0; i < STEPS; i++)
         steps[i].reason = NONE;
-    fields[1][VMCS_GUEST_CR0] = CR0_PE;
-    fields[1][VMCS_GUEST_RFLAGS] = RFLAGS_IF;
-    step_count = emulated = flushes = 0;
+    *fake_vmcs(v, VMCS_GUEST_CR0) |= CR0_PE;
+    step_count = emulated = 0;
     return 0;
 }
 
@@ -164,9 +115,11 @@ static void play(void)
 {
     if (!setjmp(end_of_script))
         for (struct vcpu *w = vcpu_pick(); w; w = vcpu_pick()) {
-            enum vcpu_action action = vmx_run(w);
+            enum vcpu_action action;
 
-            vmx_of(w)->launched = false; /* VMCLEAR */
+            vendor->load(w);
+            action = vendor->run(w);
+            vendor->save(w);
             vcpu_put(w, action);
         }
     v->pending = 0;
@@ -211,7 +164,7 @@ static void test_order_of_events(void **state)
 static void test_no_error_code_in_real_mode(void **state)
 {
     (void)state;
-    fields[1][VMCS_GUEST_CR0] = 0;
+    *fake_vmcs(v, VMCS_GUEST_CR0) &= ~CR0_PE;
     vcpu_raise_gp(v);
     play();
     assert_int_equal(steps[0].entry_info, EXC(VEC_GP));
@@ -220,7 +173,7 @@ static void test_no_error_code_in_real_mode(void **state)
 static void enable_interrupts(struct vcpu *w)
 {
     (void)w;
-    vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_IF);
+    vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | RFLAGS_IF);
 }
 
 static void test_interrupt_window(void **state)
@@ -275,7 +228,7 @@ static void test_requeue(void **state)
     };
 
     (void)state;
-    fields[1][VMCS_INTERRUPTIBILITY] = BLOCKED_BY_NMI;
+    v->nmi_masked = true;
     for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
         steps[i].reason = VMX_EXIT_EPT_VIOLATION;
         steps[i].idt_info = cases[i].info;
@@ -290,7 +243,7 @@ static void test_requeue(void **state)
 static void test_nmi_waits_for_iret(void **state)
 {
     (void)state;
-    fields[1][VMCS_INTERRUPTIBILITY] = BLOCKED_BY_NMI;
+    v->nmi_masked = true;
     v->nmi_pending = true;
     steps[0].reason = VMX_EXIT_CPUID;
     play();
@@ -309,7 +262,43 @@ static void test_iret_that_faults(void **state)
     assert_int_equal(steps[1].shadow, BLOCKED_BY_NMI);
 }
 
+static void single_step_behind_sti(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | RFLAGS_IF | RFLAGS_TF);
+    vmwrite(VMCS_INTERRUPTIBILITY, SHADOW_STI);
+}
+
+/* A debugger steps over STI: the trap exits, the pending single step is in the qualification only.
+ */
+static void test_event_ends_shadow(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_EXCEPTION;
+    steps[0].intr_info = EXC(VEC_DB);
+    steps[0].qualification = BIT(14);
+    steps[0].hook = single_step_behind_sti;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_DB));
+    assert_int_equal(steps[1].shadow, 0);
+}
+
 /* ---- exits ---- */
+
+static void wrap(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_RIP, 0xfffffffe);
+}
+
+static void test_rip_wraps(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_WBINVD;
+    steps[0].hook = wrap;
+    play();
+    assert_int_equal(steps[1].rip, (u32)(0xfffffffe + LENGTH));
+}
 
 static void test_instructions_that_nobody_is_offered(void **state)
 {
@@ -348,7 +337,7 @@ static void test_bad_control_registers(void **state)
     static const u64 bad[] = {CR0_PG, CR0_PE | CR0_NW, CR0_PE | BIT(32), CR0_PE | CR0_PG};
 
     (void)state;
-    fields[1][VMCS_GUEST_EFER] = EFER_LME; /* without CR4.PAE */
+    *fake_vmcs(v, VMCS_GUEST_EFER) = EFER_LME; /* without CR4.PAE */
     for (u32 i = 0; i <= ARRAY_SIZE(bad); i++) {
         memset(steps, 0, sizeof(steps));
         step_count = 0;
@@ -361,14 +350,75 @@ static void test_bad_control_registers(void **state)
         assert_int_equal(steps[1].rip, steps[0].rip);
         v->event.valid = false;
     }
-    assert_int_equal(fields[1][VMCS_GUEST_CR0], CR0_PE);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_CR0), CR0_NE | CR0_ET | CR0_PE);
 }
 
 static void paging_on(struct vcpu *w)
 {
     w->gpr[RBX] = CR0_PG | CR0_NE | CR0_PE;
     vmwrite(VMCS_GUEST_CR3, 0x5020);
-    vmwrite(VMCS_GUEST_CR4, CR4_PAE);
+    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE);
+}
+
+/* ---- paging, by bits of CR0 that make an exit ---- */
+
+static void expect_bad_cr0(void (*prepare)(struct vcpu *w), u64 cr0)
+{
+    start(NULL);
+    steps[0].reason = VMX_EXIT_CR;
+    steps[0].qualification = RBX << 8;
+    steps[0].hook = prepare;
+    v->gpr[RBX] = cr0;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_GP) | HAS_ERROR);
+    assert_int_equal(steps[1].rip, steps[0].rip);
+}
+
+static void enable_long_mode(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE);
+    vmwrite(VMCS_GUEST_EFER, EFER_LME);
+}
+
+static void set_long_mode(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmx_set_cr0(w, CR0_PG | CR0_NE | CR0_ET | CR0_PE);
+}
+
+static void with_long_code(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0x209b);
+}
+
+static void with_16_bit_tss(struct vcpu *w)
+{
+    enable_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_TR, 0x83);
+}
+
+static void with_pcid(struct vcpu *w)
+{
+    set_long_mode(w);
+    vmwrite(VMCS_GUEST_CR4, CR4_VMXE | CR4_PAE | CR4_PCIDE);
+}
+
+static void in_long_code(struct vcpu *w)
+{
+    set_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0x209b);
+}
+
+/* What the processor refuses in a MOV to CR0 it refuses in an entry too. */
+static void test_bad_paging_switches(void **state)
+{
+    (void)state;
+    expect_bad_cr0(with_long_code, CR0_PG | CR0_CD | CR0_PE);
+    expect_bad_cr0(with_16_bit_tss, CR0_PG | CR0_CD | CR0_PE);
+    expect_bad_cr0(with_pcid, CR0_CD | CR0_PE);
+    expect_bad_cr0(in_long_code, CR0_CD | CR0_PE);
 }
 
 static void test_pae_paging_loads_its_entries(void **state)
@@ -377,15 +427,17 @@ static void test_pae_paging_loads_its_entries(void **state)
     for (u32 i = 0; i < 4; i++)
         guest_memory[i] = i << 12 | 1;
     guest_memory[2] |= 2; /* a reserved bit: the entry would fail */
+    guest_memory[0] |= BIT(63);
     gmem_result = 0;
     steps[0].reason = VMX_EXIT_CR;
     steps[0].qualification = RBX << 8;
     steps[0].hook = paging_on;
     play();
     assert_int_equal(steps[1].rip, steps[0].rip + LENGTH);
-    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 2], 0x1001);
-    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 4], 0);
-    assert_int_equal(fields[1][VMCS_GUEST_PDPTE0 + 6], 0x3001);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0), 0);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 2), 0x1001);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 4), 0);
+    assert_int_equal(*fake_vmcs(v, VMCS_GUEST_PDPTE0 + 6), 0x3001);
     assert_false(vmx_of(v)->pdptes_due);
 }
 
@@ -422,8 +474,9 @@ static u32 handle;
 static void call_run(struct vcpu *w)
 {
     assert_ptr_equal(w, v);
-    vmwrite(VMCS_GUEST_EFER, EFER_LMA);
-    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, BIT(13));
+    set_long_mode(w);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0xa09b);
+    vmwrite(VMCS_GUEST_LIMIT + 2 * SOCLE_SEG_CS, 0xffffffff);
     w->gpr[RAX] = SOCLE_HC_VCPU_RUN;
     w->gpr[RDI] = handle;
     w->gpr[RSI] = 0;
@@ -432,7 +485,8 @@ static void call_run(struct vcpu *w)
 static void user_call(struct vcpu *w)
 {
     call_run(w);
-    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS, 3 << 5);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_CS, 0xa0fb);
+    vmwrite(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS, 0xf3);
 }
 
 static void run_guest(u32 reason)
@@ -442,7 +496,6 @@ static void run_guest(u32 reason)
 
     handle = fake_handle(domain, 0);
     g = vcpu_table[handle];
-    memset(g->vendor, 0, PAGE_SIZE);
     fake_leave(0, VCPU_YIELD);
     steps[0].reason = VMX_EXIT_VMCALL;
     steps[0].hook = call_run;
@@ -495,9 +548,12 @@ int main(void)
         cmocka_unit_test_setup(test_requeue, start),
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
         cmocka_unit_test_setup(test_iret_that_faults, start),
+        cmocka_unit_test_setup(test_event_ends_shadow, start),
+        cmocka_unit_test_setup(test_rip_wraps, start),
         cmocka_unit_test_setup(test_instructions_that_nobody_is_offered, start),
         cmocka_unit_test_setup(test_exceptions_go_back, start),
         cmocka_unit_test_setup(test_bad_control_registers, start),
+        cmocka_unit_test_setup(test_bad_paging_switches, start),
         cmocka_unit_test_setup(test_pae_paging_loads_its_entries, start),
         cmocka_unit_test_setup(test_flushes, start),
         cmocka_unit_test_setup(test_run_and_unknown_exit, start),
