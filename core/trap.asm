@@ -1,11 +1,16 @@
 ; SPDX-License-Identifier: BSD-2-Clause
 ; Entry points of exceptions and interrupts in Socle, and accesses that may fault.
 
+%include "core/registers.inc"
+
 bits 64
 default rel
 
 extern trap_entry
 global trap_stubs, trap_stub_size
+
+; As struct trap_frame has them, from its end.
+%define ALL_BUT_RSP rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
 
 section .text
 %assign trap_stub_size 16
@@ -26,21 +31,7 @@ align 16
 
 align 16
 trap_common:
-        push    rax
-        push    rbx
-        push    rcx
-        push    rdx
-        push    rsi
-        push    rdi
-        push    rbp
-        push    r8
-        push    r9
-        push    r10
-        push    r11
-        push    r12
-        push    r13
-        push    r14
-        push    r15
+        push_each ALL_BUT_RSP
         cld
         mov     rdi, rsp
         ; For the backtrace: a frame whose return address is the interrupted instruction.
@@ -51,21 +42,7 @@ trap_common:
         call    trap_entry
         mov     rsp, rbp
         add     rsp, 16
-        pop     r15
-        pop     r14
-        pop     r13
-        pop     r12
-        pop     r11
-        pop     r10
-        pop     r9
-        pop     r8
-        pop     rbp
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        pop     rbx
-        pop     rax
+        pop_each ALL_BUT_RSP
         add     rsp, 16
         iretq
 
