@@ -146,39 +146,27 @@ static inline u64 rdtsc(void)
     return lo | (u64)hi << 32;
 }
 
-#define DEFINE_CR(n)                                                   \
-    static inline u64 read_cr##n(void)                                 \
-    {                                                                  \
-        u64 v;                                                         \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); \
-        return v;                                                      \
-    }                                                                  \
-    static inline void write_cr##n(u64 v)                              \
-    {                                                                  \
-        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");     \
+#define DEFINE_REGISTER(name)                                           \
+    static inline u64 read_##name(void)                                 \
+    {                                                                   \
+        u64 v;                                                          \
+        __asm__ volatile("mov %%" #name ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                       \
+    }                                                                   \
+    static inline void write_##name(u64 v)                              \
+    {                                                                   \
+        __asm__ volatile("mov %0, %%" #name : : "r"(v) : "memory");     \
     }
-DEFINE_CR(0)
-DEFINE_CR(2)
-DEFINE_CR(3)
-DEFINE_CR(4)
-DEFINE_CR(8)
-
-#define DEFINE_DR(n)                                                   \
-    static inline u64 read_dr##n(void)                                 \
-    {                                                                  \
-        u64 v;                                                         \
-        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory"); \
-        return v;                                                      \
-    }                                                                  \
-    static inline void write_dr##n(u64 v)                              \
-    {                                                                  \
-        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");     \
-    }
-DEFINE_DR(0)
-DEFINE_DR(1)
-DEFINE_DR(2)
-DEFINE_DR(3)
-DEFINE_DR(6)
+DEFINE_REGISTER(cr0)
+DEFINE_REGISTER(cr2)
+DEFINE_REGISTER(cr3)
+DEFINE_REGISTER(cr4)
+DEFINE_REGISTER(cr8)
+DEFINE_REGISTER(dr0)
+DEFINE_REGISTER(dr1)
+DEFINE_REGISTER(dr2)
+DEFINE_REGISTER(dr3)
+DEFINE_REGISTER(dr6)
 
 static inline void invlpg(const void *va)
 {
