@@ -45,13 +45,13 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
 static void open_interrupt_window(struct vmcb *c)
 {
     c->int_ctl |= INT_CTL_NOW;
-    c->intercept1 |= INTERCEPT_VINTR;
+    c->intercept1 |= INTERCEPT(VINTR);
 }
 
 static void close_interrupt_window(struct vmcb *c)
 {
     c->int_ctl &= ~INT_CTL_NOW;
-    c->intercept1 &= ~(u32)INTERCEPT_VINTR;
+    c->intercept1 &= ~INTERCEPT(VINTR);
 }
 
 /* An interrupt that the guest can take at once goes in as a virtual one. The event field would do
@@ -68,7 +68,7 @@ static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
     if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
         return false;
-    c->intercept1 |= INTERCEPT_IRET;
+    c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
         return false;
     v->nmi_pending = false;
@@ -137,7 +137,7 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
 {
     svm_recheck_interrupts();
-    if (c->intercept1 & INTERCEPT_VINTR)
+    if (c->intercept1 & INTERCEPT(VINTR))
         return;
     if (c->int_ctl & INT_CTL_IRQ) {
         v->event = (struct event){.valid = true,
@@ -247,7 +247,7 @@ static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
  * the exit after this one. */
 static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
 {
-    c->intercept1 &= ~(u32)INTERCEPT_IRET;
+    c->intercept1 &= ~INTERCEPT(IRET);
     v->nmi_masked = false;
     return VCPU_RESUME;
 }

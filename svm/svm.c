@@ -123,14 +123,14 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
     /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
      */
     c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
-    c->intercept1 = INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_SMI | INTERCEPT_INIT |
-                    INTERCEPT_RDPMC | INTERCEPT_CPUID | INTERCEPT_RSM | INTERCEPT_INVD |
-                    INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO | INTERCEPT_MSR |
-                    INTERCEPT_SHUTDOWN;
-    c->intercept2 = INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE |
-                    INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT | INTERCEPT_MONITOR |
-                    INTERCEPT_MWAIT | INTERCEPT_MWAIT_ARMED | INTERCEPT_XSETBV | INTERCEPT_RDPRU |
-                    (owner ? 0 : INTERCEPT_WBINVD);
+    c->intercept1 = INTERCEPT(INTR) | INTERCEPT(NMI) | INTERCEPT(SMI) | INTERCEPT(INIT) |
+                    INTERCEPT(RDPMC) | INTERCEPT(CPUID) | INTERCEPT(RSM) | INTERCEPT(INVD) |
+                    INTERCEPT(HLT) | INTERCEPT(INVLPGA) | INTERCEPT(IOIO) | INTERCEPT(MSR) |
+                    INTERCEPT(SHUTDOWN);
+    c->intercept2 = INTERCEPT(VMRUN) | INTERCEPT(VMMCALL) | INTERCEPT(VMLOAD) | INTERCEPT(VMSAVE) |
+                    INTERCEPT(STGI) | INTERCEPT(CLGI) | INTERCEPT(SKINIT) | INTERCEPT(MONITOR) |
+                    INTERCEPT(MWAIT) | INTERCEPT(MWAIT_ARMED) | INTERCEPT(XSETBV) |
+                    INTERCEPT(RDPRU) | (owner ? 0 : INTERCEPT(WBINVD));
     c->iopm = image_to_phys(owner ? iopm_dom0 : iopm_guest);
     c->msrpm = image_to_phys(msrpm);
     c->int_ctl = INT_CTL_MASKING;

@@ -8,40 +8,6 @@
 #include "core/vcpu.h"
 #include "core/x86.h"
 
-enum {
-    INTERCEPT_INTR = BIT(0),
-    INTERCEPT_NMI = BIT(1),
-    INTERCEPT_SMI = BIT(2),
-    INTERCEPT_INIT = BIT(3),
-    INTERCEPT_VINTR = BIT(4),
-    INTERCEPT_RDPMC = BIT(15),
-    INTERCEPT_CPUID = BIT(18),
-    INTERCEPT_RSM = BIT(19),
-    INTERCEPT_IRET = BIT(20),
-    INTERCEPT_INVD = BIT(22),
-    INTERCEPT_HLT = BIT(24),
-    INTERCEPT_INVLPGA = BIT(26),
-    INTERCEPT_IOIO = BIT(27),
-    INTERCEPT_MSR = BIT(28),
-};
-#define INTERCEPT_SHUTDOWN 0x80000000u
-
-enum { /* the second word */
-       INTERCEPT_VMRUN = BIT(0),
-       INTERCEPT_VMMCALL = BIT(1),
-       INTERCEPT_VMLOAD = BIT(2),
-       INTERCEPT_VMSAVE = BIT(3),
-       INTERCEPT_STGI = BIT(4),
-       INTERCEPT_CLGI = BIT(5),
-       INTERCEPT_SKINIT = BIT(6),
-       INTERCEPT_WBINVD = BIT(9),
-       INTERCEPT_MONITOR = BIT(10),
-       INTERCEPT_MWAIT = BIT(11),
-       INTERCEPT_MWAIT_ARMED = BIT(12),
-       INTERCEPT_XSETBV = BIT(13),
-       INTERCEPT_RDPRU = BIT(14),
-};
-
 enum svm_exit {
     SVM_EXIT_WRITE_CR8 = 0x18,
     SVM_EXIT_EXCP_BASE = 0x40,
@@ -76,6 +42,10 @@ enum svm_exit {
     SVM_EXIT_NPF = 0x400,
 };
 
+/* The intercept of an exit: of those from INTR on in the first word, of those from VMRUN on in the
+ * second. */
+#define INTERCEPT(exit) ((u32)BIT(SVM_EXIT_##exit % 32))
+
 #define INT_CTL_TPR          0x0full
 #define INT_CTL_IRQ          BIT(8)
 #define INT_CTL_PRIO_HIGHEST (0xfull << 16)
@@ -99,23 +69,19 @@ struct vmcb_segment {
 };
 
 struct vmcb {
-    u16 intercept_cr_read; /* 000 */
-    u16 intercept_cr_write;
-    u16 intercept_dr_read;
-    u16 intercept_dr_write;
-    u32 intercept_exceptions;
-    u32 intercept1; /* 00c */
+    u16 reserved0;
+    u16 intercept_cr_write; /* 002 */
+    u32 reserved1;
+    u32 intercept_exceptions; /* 008 */
+    u32 intercept1;
     u32 intercept2; /* 010 */
-    u32 intercept3;
-    u8 reserved0[0x3c - 0x18];
-    u16 pause_threshold;
-    u16 pause_count;
+    u8 reserved2[0x40 - 0x14];
     u64 iopm; /* 040 */
     u64 msrpm;
     u64 tsc_offset;
     u32 asid; /* 058 */
     u8 tlb_control;
-    u8 reserved1[3];
+    u8 reserved3[3];
     u64 int_ctl; /* 060 */
     u64 int_state;
     u64 exit_code; /* 070 */
@@ -123,21 +89,19 @@ struct vmcb {
     u64 exit_info2;
     u64 exit_int_info;
     u64 nested_ctl; /* 090 */
-    u8 reserved2[0xa8 - 0x98];
+    u8 reserved4[0xa8 - 0x98];
     u64 event_inj; /* 0a8 */
     u64 nested_cr3;
-    u64 lbr_ctl;
+    u64 reserved5;
     u64 clean; /* 0c0 */
     u64 next_rip;
-    u8 fetched;
-    u8 bytes[15];
-    u8 reserved3[0x400 - 0xe0];
+    u8 reserved6[0x400 - 0xd0];
     struct vmcb_segment es, cs, ss, ds, fs, gs, gdtr, ldtr, idtr, tr; /* 400 */
-    u8 reserved4[0x4cb - 0x4a0];
+    u8 reserved7[0x4cb - 0x4a0];
     u8 cpl; /* 4cb */
-    u32 reserved5;
+    u32 reserved8;
     u64 efer; /* 4d0 */
-    u8 reserved6[0x548 - 0x4d8];
+    u8 reserved9[0x548 - 0x4d8];
     u64 cr4; /* 548 */
     u64 cr3;
     u64 cr0;
@@ -145,9 +109,9 @@ struct vmcb {
     u64 dr6;
     u64 rflags; /* 570 */
     u64 rip;
-    u8 reserved7[0x5d8 - 0x580];
+    u8 reserved10[0x5d8 - 0x580];
     u64 rsp; /* 5d8 */
-    u8 reserved8[0x5f8 - 0x5e0];
+    u8 reserved11[0x5f8 - 0x5e0];
     u64 rax; /* 5f8 */
     u64 star;
     u64 lstar;
@@ -158,10 +122,9 @@ struct vmcb {
     u64 sysenter_esp;
     u64 sysenter_eip;
     u64 cr2; /* 640 */
-    u8 reserved9[0x668 - 0x648];
+    u8 reserved12[0x668 - 0x648];
     u64 pat; /* 668 */
-    u64 debugctl;
-    u8 reserved10[0x1000 - 0x678];
+    u8 reserved13[0x1000 - 0x670];
 };
 
 _Static_assert(offsetof(struct vmcb, iopm) == 0x40, "VMCB layout");

@@ -56,7 +56,7 @@ void svm_enter(u64 *gpr, paddr_t vmcb)
     s->tlb_control = c->tlb_control;
     if (!s->exit_code && !s->hook)
         longjmp(end_of_script, 1);
-    if (!(c->intercept1 & INTERCEPT_VINTR) && s->exit_code != SVM_EXIT_INTR)
+    if (!(c->intercept1 & INTERCEPT(VINTR)) && s->exit_code != SVM_EXIT_INTR)
         c->int_ctl &= ~INT_CTL_IRQ; /* delivered */
     c->exit_code = s->exit_code;
     c->exit_info1 = s->exit_info1;
@@ -130,13 +130,13 @@ static void post(u8 vector)
 
 static bool window(const struct step *s)
 {
-    return (s->int_ctl & INT_CTL_IRQ) && (s->intercept1 & INTERCEPT_VINTR);
+    return (s->int_ctl & INT_CTL_IRQ) && (s->intercept1 & INTERCEPT(VINTR));
 }
 
 /* The vector that this entry delivers as a virtual interrupt; -1: none. */
 static int virtual(const struct step *s)
 {
-    bool none = !(s->int_ctl & INT_CTL_IRQ) || (s->intercept1 & INTERCEPT_VINTR);
+    bool none = !(s->int_ctl & INT_CTL_IRQ) || (s->intercept1 & INTERCEPT(VINTR));
 
     return none ? -1 : (int)(s->int_ctl >> INT_CTL_VECTOR_SHIFT);
 }
@@ -303,11 +303,11 @@ static void test_nmi_waits_for_iret(void **state)
     play();
     assert_int_equal(steps[0].event_inj, NMI_INFO);
     assert_int_equal(steps[1].event_inj, 0);
-    assert_true(steps[1].intercept1 & INTERCEPT_IRET);
+    assert_true(steps[1].intercept1 & INTERCEPT(IRET));
     assert_int_equal(steps[2].event_inj, 0);
-    assert_false(steps[2].intercept1 & INTERCEPT_IRET);
+    assert_false(steps[2].intercept1 & INTERCEPT(IRET));
     assert_int_equal(steps[3].event_inj, NMI_INFO);
-    assert_false(steps[4].intercept1 & INTERCEPT_IRET);
+    assert_false(steps[4].intercept1 & INTERCEPT(IRET));
     assert_false(v->nmi_masked);
 }
 
@@ -318,7 +318,7 @@ static void test_nmi_masked_from_outside(void **state)
     v->nmi_pending = v->nmi_masked = true;
     play();
     assert_int_equal(steps[0].event_inj, 0);
-    assert_true(steps[0].intercept1 & INTERCEPT_IRET);
+    assert_true(steps[0].intercept1 & INTERCEPT(IRET));
 }
 
 static void test_cr8_is_watched_while_it_holds_something_back(void **state)
