@@ -3,6 +3,7 @@
 #include "boot/boot_info.h"
 
 #include "core/lib.h"
+#include "core/panic.h"
 
 #define PADDR_END BIT(52) /* architectural limit of physical addresses */
 
@@ -72,4 +73,53 @@ int boot_map_normalize(struct boot_info *bi)
         ram |= type == MEM_RAM;
     }
     return ram ? 0 : -E_NOENT;
+}
+
+void boot_space_take(struct boot_space *s, paddr_t start, paddr_t end)
+{
+    ASSERT(s->taken_count < ARRAY_SIZE(s->taken));
+    s->taken[s->taken_count++] = (struct addr_range){start, end};
+}
+
+/* The first thing that is in the way of [start, end), or NULL. */
+static const struct addr_range *conflict(const struct boot_space *s, paddr_t start, paddr_t end)
+{
+    for (const struct addr_range *r = s->taken; r < s->taken + s->taken_count; r++)
+        if (r->start < end && start < r->end && r->start < r->end)
+            return r;
+    return NULL;
+}
+
+/* The same in [low, high), all of it RAM. Each thing in the way is passed once. */
+static paddr_t find_in_range(const struct boot_space *s, paddr_t low, paddr_t high, u64 size,
+                             u64 align, bool highest)
+{
+    low = ALIGN_UP(low, align);
+    while (low < high && size <= high - low) {
+        paddr_t at = highest ? ALIGN_DOWN(high - size, align) : low;
+        const struct addr_range *r = conflict(s, at, at + size);
+
+        if (!r)
+            return at;
+        if (highest)
+            high = r->start;
+        else
+            low = ALIGN_UP(MIN(r->end, high), align);
+    }
+    return 0;
+}
+
+paddr_t boot_space_find(const struct boot_space *s, paddr_t low, paddr_t high, u64 size, u64 align,
+                        bool highest)
+{
+    paddr_t at = 0;
+
+    for (u32 i = 0; i < s->map_count && !at; i++) {
+        const struct mem_range *m = &s->map[highest ? s->map_count - 1 - i : i];
+
+        if (m->type == MEM_RAM)
+            at = find_in_range(s, MAX(m->base, low), MIN(m->base + m->length, high), size, align,
+                               highest);
+    }
+    return at;
 }

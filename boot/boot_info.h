@@ -54,4 +54,20 @@ int boot_map_add(struct boot_info *bi, u64 base, u64 length, u32 type);
  * there is no RAM in it. */
 int boot_map_normalize(struct boot_info *bi);
 
+/* Where something can be put: a normalized map, and what is in use. */
+struct boot_space {
+    const struct mem_range *map;
+    u32 map_count;
+    u32 taken_count;
+    struct addr_range taken[20];
+};
+
+/* [start, end), which may be empty, is in use. */
+void boot_space_take(struct boot_space *s, paddr_t start, paddr_t end);
+
+/* The lowest (or highest) free place in RAM in [low, high), low > 0, for `size` bytes at a multiple
+ * of align, a power of two. 0: there is none. */
+paddr_t boot_space_find(const struct boot_space *s, paddr_t low, paddr_t high, u64 size, u64 align,
+                        bool highest);
+
 #endif

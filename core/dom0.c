@@ -96,14 +96,15 @@ static void move_memory(paddr_t dst, paddr_t src, u64 len)
 static void load_kernel(const struct boot_info *bi, paddr_t rsdp, struct linux_placement *place)
 {
     const struct boot_module *kernel = &bi->modules[0], *initrd = &bi->modules[1];
-    struct addr_range taken = {kernel->start, kernel->end}, where = {initrd->start, initrd->end};
+    struct boot_space space = {.map = view.map, .map_count = view.map_count};
+    struct addr_range where = {initrd->start, initrd->end};
     struct linux_image image;
     const char *why;
 
     parse_kernel(kernel, &image);
     log_kernel_version(kernel);
-    if (linux_place(view.map, view.map_count, &image, &taken, 1,
-                    bi->module_count > 1 ? &where : NULL, place, &why))
+    boot_space_take(&space, kernel->start, kernel->end);
+    if (linux_place(&space, &image, bi->module_count > 1 ? &where : NULL, place, &why))
         fatal("dom0: %s", why);
     move_memory(place->kernel, kernel->start + image.setup_size, image.kernel_size);
     if (place->initrd)

@@ -128,82 +128,34 @@ int linux_parse(const void *image, size_t len, struct linux_image *out, const ch
 
 /* ---- placement ---- */
 
-struct space {
-    const struct mem_range *map;
-    size_t map_count;
-    const struct addr_range *taken;
-    size_t taken_count;
-    struct addr_range placed[4]; /* the initrd where it is now, and what this module has placed */
-    size_t placed_count;
-};
-
-/* One of the n ranges that is in the way of [start, end), or NULL. */
-static const struct addr_range *conflict(const struct addr_range *r, size_t n, u64 start, u64 end)
+int linux_place(struct boot_space *s, const struct linux_image *image,
+                const struct addr_range *initrd, struct linux_placement *out, const char **why)
 {
-    for (; n; n--, r++)
-        if (r->start < end && start < r->end && r->start < r->end)
-            return r;
-    return NULL;
-}
-
-static void place_add(struct space *s, u64 start, u64 end)
-{
-    s->placed[s->placed_count++] = (struct addr_range){start, end};
-}
-
-/* The lowest free place in RAM in [low, high), all below 2^53, or 0. */
-static u64 find_place(const struct space *s, u64 low, u64 high, u64 size, u64 align)
-{
-    for (size_t i = 0; i < s->map_count; i++) {
-        const struct mem_range *m = &s->map[i];
-        u64 end = MIN(m->base + m->length, high);
-        u64 at = ALIGN_UP(MAX(m->base, low), align);
-
-        /* Each thing in the way is passed once: `at` only grows. */
-        while (m->type == MEM_RAM && at < end && size <= end - at) {
-            const struct addr_range *r = conflict(s->taken, s->taken_count, at, at + size);
-
-            if (!r)
-                r = conflict(s->placed, s->placed_count, at, at + size);
-            if (!r)
-                return at;
-            if (r->end >= end)
-                break;
-            at = ALIGN_UP(r->end, align);
-        }
-    }
-    return 0;
-}
-
-int linux_place(const struct mem_range *map, size_t map_count, const struct linux_image *image,
-                const struct addr_range *taken, size_t taken_count, const struct addr_range *initrd,
-                struct linux_placement *out, const char **why)
-{
-    struct space s = {
-        .map = map, .map_count = map_count, .taken = taken, .taken_count = taken_count};
     u64 high = MIN(image->initrd_max + 1, FOUR_GIB);
+    struct addr_range *now = &s->taken[s->taken_count];
     bool stays = false;
 
     *out = (struct linux_placement){0};
     if (initrd && initrd->end > initrd->start) {
         out->initrd_size = initrd->end - initrd->start;
-        stays =
-            initrd->start >= HIGH_START && find_place(&s, initrd->start, MIN(initrd->end, high),
-                                                      out->initrd_size, PAGE_SIZE) == initrd->start;
-        place_add(&s, initrd->start, initrd->end);
+        stays = initrd->start >= HIGH_START &&
+                boot_space_find(s, initrd->start, MIN(initrd->end, high), out->initrd_size,
+                                PAGE_SIZE, false) == initrd->start;
+        boot_space_take(s, initrd->start, initrd->end);
     }
     /* Below the preferred address the kernel would move itself there, over what is in the way. */
     *why = "no free memory for the kernel below 4 GiB";
-    out->kernel = find_place(&s, image->pref_address, FOUR_GIB, image->init_size, image->alignment);
+    out->kernel = boot_space_find(s, image->pref_address, FOUR_GIB, image->init_size,
+                                  image->alignment, false);
     if (!out->kernel)
         return -E_NOMEM;
-    place_add(&s, out->kernel, out->kernel + image->init_size);
+    boot_space_take(s, out->kernel, out->kernel + image->init_size);
 
     *why = "no free memory for the kernel's parameters below 576 KiB";
-    out->params = find_place(&s, LOW_START, LOW_END, LINUX_PARAMS_SPAN, PAGE_SIZE);
+    out->params = boot_space_find(s, LOW_START, LOW_END, LINUX_PARAMS_SPAN, PAGE_SIZE, false);
     if (!out->params)
         return -E_NOMEM;
-    place_add(&s, out->params, out->params + LINUX_PARAMS_SPAN);
+    boot_space_take(s, out->params, out->params + LINUX_PARAMS_SPAN);
     out->cmdline = out->params + PAGE_SIZE;
     out->rsdp = out->cmdline + CMDLINE_ROOM;
 
@@ -211,8 +163,8 @@ int linux_place(const struct mem_range *map, size_t map_count, const struct linu
     if (stays) {
         out->initrd = initrd->start;
     } else if (out->initrd_size) {
-        s.placed[0].end = s.placed[0].start; /* it may move over itself */
-        out->initrd = find_place(&s, HIGH_START, high, out->initrd_size, PAGE_SIZE);
+        now->end = now->start; /* it may move over itself */
+        out->initrd = boot_space_find(s, HIGH_START, high, out->initrd_size, PAGE_SIZE, false);
         if (!out->initrd)
             return -E_NOMEM;
     }

@@ -33,13 +33,11 @@ struct linux_placement {
     paddr_t rsdp;    /* room for a copy of the RSDP, behind the command line */
 };
 
-/* Chooses places in the RAM of `map` (sorted, not overlapping) that touch none of `taken` (Socle,
- * the kernel's module, ...). `initrd`: where that module is now (do not list it in taken too), or
- * NULL; it stays there if it can. Nothing else is placed over where it is now. Returns 0, -E_NOMEM
- * with the cause in *why. */
-int linux_place(const struct mem_range *map, size_t map_count, const struct linux_image *image,
-                const struct addr_range *taken, size_t taken_count, const struct addr_range *initrd,
-                struct linux_placement *out, const char **why);
+/* Chooses places in `s`, where up to 16 ranges are taken (Socle, the kernel's module, ...), and
+ * takes them. `initrd`: where that module is now (not taken in `s`), or NULL; it stays there if it
+ * can. Nothing else is placed over where it is now. Returns 0, -E_NOMEM with the cause in *why. */
+int linux_place(struct boot_space *s, const struct linux_image *image,
+                const struct addr_range *initrd, struct linux_placement *out, const char **why);
 
 /* Fills the 4096-byte boot_params page, from a file that linux_parse() found good, for the 32-bit
  * or 64-bit entry: E820 from `map` (dom0's own), a BIOS machine's text screen, rsdp 0 if Linux

@@ -93,48 +93,14 @@ static void choose_serial_port(void)
 
 /* ---- memory ---- */
 
-static const struct addr_range *in_the_way(paddr_t start, paddr_t end)
-{
-    static struct addr_range used[BOOT_MAX_MODULES + 1];
-
-    used[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
-    for (u32 i = 0; i < boot_info.module_count; i++)
-        used[i + 1] = (struct addr_range){boot_info.modules[i].start, boot_info.modules[i].end};
-    for (u32 i = 0; i <= boot_info.module_count; i++)
-        if (used[i].start < end && start < used[i].end)
-            return &used[i];
-    return NULL;
-}
-
-/* The same in [low, end), all of it RAM. */
-static paddr_t find_in_range(paddr_t low, paddr_t end, u64 size, u64 align)
-{
-    while (end > low && end - low >= size) {
-        paddr_t at = ALIGN_DOWN(end - size, align);
-        const struct addr_range *r;
-
-        if (at < low)
-            return 0;
-        r = in_the_way(at, at + size);
-        if (!r)
-            return at;
-        end = r->start;
-    }
-    return 0;
-}
-
 paddr_t boot_find_ram(u64 size, paddr_t end, u64 align)
 {
-    for (u32 i = boot_info.map_count; i-- > 0;) {
-        const struct mem_range *m = &boot_info.map[i];
-        paddr_t at = m->type == MEM_RAM ? find_in_range(MAX(m->base, PAGE_SIZE),
-                                                        MIN(m->base + m->length, end), size, align)
-                                        : 0;
+    struct boot_space s = {.map = boot_info.map, .map_count = boot_info.map_count};
 
-        if (at)
-            return at;
-    }
-    return 0;
+    boot_space_take(&s, (paddr_t)image_start, (paddr_t)image_end);
+    for (u32 i = 0; i < boot_info.module_count; i++)
+        boot_space_take(&s, boot_info.modules[i].start, boot_info.modules[i].end);
+    return boot_space_find(&s, PAGE_SIZE, end, size, align, true);
 }
 
 static u64 ram_end;
@@ -227,14 +193,14 @@ static void read_acpi(void)
 
 static u64 uptime_us(void)
 {
-    return tsc_to_ns(rdtsc() - tsc_boot) / 1000;
+    return tsc_uptime_ns() / 1000;
 }
 
 static void init_time(void)
 {
     tsc_calibrate(acpi.pm_timer_port);
     log_clock = uptime_us;
-    wall_boot_ns = rtc_read() * 1000000000 - tsc_to_ns(rdtsc() - tsc_boot);
+    wall_boot_ns = rtc_read() * 1000000000 - tsc_uptime_ns();
 }
 
 /* ---- the boot processor ---- */

@@ -72,6 +72,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
     struct addr_range initrd = {0, 0};
+    struct boot_space space = {.map = bi.map};
     struct linux_placement place;
     struct linux_image image;
     static u8 page[4096];
@@ -95,8 +96,12 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     }
     memset(&bi, 0, sizeof(bi));
     n = read_ranges(data + HEADER, size - HEADER, &initrd);
-    if (boot_map_normalize(&bi) ||
-        linux_place(bi.map, bi.map_count, &image, taken, n, &initrd, &place, &why))
+    if (boot_map_normalize(&bi))
+        return 0;
+    space.map_count = bi.map_count;
+    for (u32 i = 0; i < n; i++)
+        boot_space_take(&space, taken[i].start, taken[i].end);
+    if (linux_place(&space, &image, &initrd, &place, &why))
         return 0;
     check_place(&place, &image, n);
     linux_fill_boot_params(page, file, &place, bi.map, bi.map_count, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bzImage checks, placement and boot parameters. With SOCLE_TEST_KERNEL=/boot/vmlinuz... a real one
  * too. */
-// SOURCES: core/linux_boot.c core/lib.c
+// SOURCES: core/linux_boot.c boot/boot_info.c core/lib.c
 #include "core/linux_boot.h"
 
 #include "core/errno.h"
@@ -112,17 +112,44 @@ static const struct mem_range pc_map[] = {
     {MIB, 511 * MIB, MEM_RAM}, {4096 * MIB, 4096 * MIB, MEM_RAM},
 };
 
-static int place(const struct mem_range *map, size_t n, const struct addr_range *taken,
-                 size_t taken_count, u64 initrd, u64 initrd_end, struct linux_placement *p)
+static struct boot_space space_of(const struct mem_range *map, u32 n,
+                                  const struct addr_range *taken, u32 taken_count)
+{
+    struct boot_space s = {.map = map, .map_count = n};
+
+    for (u32 i = 0; i < taken_count; i++)
+        boot_space_take(&s, taken[i].start, taken[i].end);
+    return s;
+}
+
+static int place(const struct mem_range *map, u32 n, const struct addr_range *taken,
+                 u32 taken_count, u64 initrd, u64 initrd_end, struct linux_placement *p)
 {
     const struct addr_range r = {initrd, initrd_end};
+    struct boot_space s = space_of(map, n, taken, taken_count);
 
-    return linux_place(map, n, &image, taken, taken_count, &r, p, &why);
+    return linux_place(&s, &image, &r, p, &why);
+}
+
+static void test_highest_place(void **state)
+{
+    const struct addr_range taken[] = {{500 * MIB, 511 * MIB + 1}, {4, 4}, {MIB, 2 * MIB}};
+    struct boot_space s = space_of(pc_map, 5, taken, 3);
+
+    (void)state;
+    assert_int_equal(boot_space_find(&s, 4096, ~0ull, MIB, MIB, true), 8191 * MIB);
+    assert_int_equal(boot_space_find(&s, 4096, 4096 * MIB, 4096, 4096, true), 512 * MIB - 4096);
+    assert_int_equal(boot_space_find(&s, 4096, 4096 * MIB, 2 * MIB, 2 * MIB, true), 498 * MIB);
+    assert_int_equal(boot_space_find(&s, 4096, MIB, 8192, 4096, true), 0x9d000);
+    assert_int_equal(boot_space_find(&s, 4096, 2 * MIB, MIB, 4096, true), 0);
+    assert_int_equal(boot_space_find(&s, 4096, 0x2000, 4096, 4096, true), 4096);
+    assert_int_equal(boot_space_find(&s, 4096, 0x2000, 4097, 4096, true), 0);
 }
 
 static void test_place(void **state)
 {
     const struct addr_range taken[] = {{MIB, 3 * MIB}, {0x8000, 0x12000}, {4 * MIB, 9 * MIB}};
+    struct boot_space s = space_of(pc_map, 5, taken, 3);
     struct linux_placement p;
 
     (void)state;
@@ -150,7 +177,7 @@ static void test_place(void **state)
     assert_int_equal(p.initrd, 9 * MIB);
     assert_int_equal(place(pc_map, 5, taken, 3, 0, 0, &p), 0);
     assert_int_equal(p.initrd, 0);
-    assert_int_equal(linux_place(pc_map, 5, &image, taken, 3, NULL, &p, &why), 0);
+    assert_int_equal(linux_place(&s, &image, NULL, &p, &why), 0);
     assert_int_equal(p.initrd_size, 0);
 }
 
@@ -244,6 +271,7 @@ int main(void)
         cmocka_unit_test_setup(test_parse_damaged, setup),
         cmocka_unit_test_setup(test_place, setup),
         cmocka_unit_test_setup(test_place_limits, setup),
+        cmocka_unit_test_setup(test_highest_place, setup),
         cmocka_unit_test_setup(test_params, setup),
         cmocka_unit_test_setup(test_real_kernel, setup),
     };
