@@ -303,20 +303,16 @@ static int place(struct runqueue *rq, struct sched_entity *e, u32 cpu, u64 now)
 /* ---- transitions
  * --------------------------------------------------------------------------------- */
 
-int sched_set_weight(struct sched_entity *e, u32 weight, u64 now)
+void sched_set_weight(struct sched_entity *e, u32 weight, u64 now)
 {
-    struct runqueue *rq;
+    struct runqueue *rq = lock_home(e);
 
-    if (weight < SCHED_WEIGHT_MIN || weight > SCHED_WEIGHT_MAX)
-        return -E_INVAL;
-    rq = lock_home(e);
     account(rq, now);
     if (e->state == SCHED_RUNNABLE)
         rq->weight += weight - (u64)e->weight;
     e->weight = weight;
     e->inverse = BIT(42) / weight;
     spin_unlock(&rq->lock);
-    return 0;
 }
 
 int sched_set_affinity(struct sched_entity *e, const u64 affinity[SCHED_CPU_WORDS], u64 now)
@@ -402,24 +398,14 @@ int sched_stop(struct sched_entity *e)
 /* ---- decisions
  * ----------------------------------------------------------------------------------- */
 
-/* Brings the account up to date; returns the current entity, if it may go on. rq's lock is held. */
-static struct sched_entity *settle(struct runqueue *rq, u64 now)
-{
-    account(rq, now);
-    if (rq->curr && (flags_of(rq->curr) & SCHED_F_STOP))
-        leave(rq, rq->curr, SCHED_STOPPED);
-    return rq->curr;
-}
-
-bool sched_put(struct sched_entity *e, u64 now)
+void sched_end(struct sched_entity *e, u64 now)
 {
     struct runqueue *rq = lock_home(e);
-    bool runs;
 
     ASSERT(rq->curr == e);
-    runs = settle(rq, now) != NULL;
+    account(rq, now);
+    leave(rq, e, SCHED_STOPPED);
     spin_unlock(&rq->lock);
-    return runs;
 }
 
 static inline void set_current(struct runqueue *rq, struct sched_entity *e, u64 now)
@@ -534,8 +520,11 @@ struct sched_entity *sched_choose(struct runqueue *rq, u64 now)
 
     rq->kick = SCHED_NO_KICK;
     spin_lock(&rq->lock);
-    e = settle(rq, now);
-    if (e && unlikely(!test_cpu(e->affinity, rq->cpu))) {
+    account(rq, now);
+    e = rq->curr;
+    if (e && unlikely(flags_of(e) & SCHED_F_STOP)) {
+        leave(rq, e, SCHED_STOPPED);
+    } else if (e && unlikely(!test_cpu(e->affinity, rq->cpu))) {
         leave(rq, e, SCHED_BLOCKED);
         rq->kick = place(rq, e, rq->cpu, now);
         spin_lock(&rq->lock);

@@ -90,8 +90,8 @@ void sched_add_cpu(struct runqueue *rq, u32 cpu);
  */
 void sched_entity_init(struct sched_entity *e, u32 cpu);
 
-/* 0, or -E_INVAL where the weight is out of range. */
-int sched_set_weight(struct sched_entity *e, u32 weight, u64 now);
+/* SCHED_WEIGHT_MIN to SCHED_WEIGHT_MAX. */
+void sched_set_weight(struct sched_entity *e, u32 weight, u64 now);
 
 /* Bit n: may run on processor n. Returns a kick, or -E_INVAL where no added processor is left. An
  * entity that runs on a processor that is now forbidden leaves it at that one's next decision. */
@@ -122,9 +122,8 @@ bool sched_block(struct sched_entity *e, u64 now);
  * again. Its state may still be in that processor's registers: see sched_loaded(). */
 int sched_stop(struct sched_entity *e);
 
-/* Own processor: accounts what the current entity e ran, and stops it where that was asked for.
- * Returns true if it may go on. Optional: sched_pick() does the same. */
-bool sched_put(struct sched_entity *e, u64 now);
+/* Own processor: RUNNING to STOPPED; a wake-up that has come meanwhile is forgotten. */
+void sched_end(struct sched_entity *e, u64 now);
 
 /* sched_pick() without its short way. */
 struct sched_entity *sched_choose(struct runqueue *rq, u64 now);

@@ -556,8 +556,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
         return;
     }
     __atomic_store_n(&v->exit_ready, true, __ATOMIC_SEQ_CST);
-    sched_stop(&v->se);
-    sched_put(&v->se, now);
+    sched_end(&v->se, now);
     /* Somebody may wait by now: it calls RUN again and finds exit_ready. */
     end_run(v, SOCLE_RAN_INTERRUPTED);
     event_raise(port);
