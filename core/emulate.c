@@ -81,7 +81,7 @@ static int decode(struct emulation *e)
         gva_t gva = zero_extend(seg_base(v, SOCLE_SEG_CS) + v->rip + e->fetched, MAX(mode, 4));
         u64 n = MIN(sizeof(e->bytes) - e->fetched, PAGE_LEFT(gva));
 
-        err = gmem_read_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
+        err = gmem_access_linear(v, gva, e->bytes + e->fetched, n, PF_FETCH);
         if (err)
             return err;
         e->fetched = (u8)(e->fetched + n);
@@ -148,18 +148,15 @@ static bool is_apic(const struct vcpu *v, gpa_t gpa)
 /* What an access (PF_WRITE, PF_FETCH or 0) would reach: an enum target, or an error of gmem.h. */
 static int target_of(struct vcpu *v, gpa_t gpa, u32 access)
 {
-    bool write = access & PF_WRITE;
-    struct npt_leaf leaf;
+    paddr_t pa;
+    int err;
 
     if (is_apic(v, gpa))
         return TARGET_APIC;
-    if (!npt_lookup(&v->domain->npt, gpa, &leaf))
-        return gmem_not_mapped(v, gpa, access, false);
-    if (leaf.mmio || (write && leaf.rom))
-        return v->page ? TARGET_MMIO : -E_INVAL;
-    if ((write && !leaf.write) || ((access & PF_FETCH) && !leaf.exec))
-        return gmem_not_mapped(v, gpa, access, true);
-    return TARGET_RAM;
+    err = gmem_find_ram(v, gpa, access, &pa);
+    if (err == -E_INVAL && v->page)
+        return TARGET_MMIO;
+    return err ? err : TARGET_RAM;
 }
 
 /* Translates an operand's address and makes sure that it can be accessed. */
@@ -233,11 +230,12 @@ static void write_apic(struct vcpu *v, gpa_t gpa, u64 value)
 static int access_piece(struct emulation *e, gpa_t gpa, u8 size, u64 *value, bool write)
 {
     struct vcpu *v = e->v;
-    int target = target_of(v, gpa, write ? PF_WRITE : 0);
+    u32 access = write ? PF_WRITE : 0;
+    int target = target_of(v, gpa, access);
 
     switch (target) {
     case TARGET_RAM:
-        return write ? gmem_write(v, gpa, value, size) : gmem_read(v, gpa, value, size, false);
+        return gmem_access(v, gpa, value, size, access);
     case TARGET_APIC:
         if (write)
             write_apic(v, gpa, *value);
@@ -596,7 +594,7 @@ static enum vcpu_action string_io(struct emulation *e)
         return vcpu_skip(v);
     /* INS: the memory must be there, before the device is asked. */
     err = ins ? locate(e, &m, gva, i->op_size, true)
-              : gmem_read_linear(v, gva, v->page->data, n * i->op_size, 0);
+              : gmem_access_linear(v, gva, v->page->data, n * i->op_size, 0);
     if (err || e->special)
         return leave(e, err ? err : -E_OPNOTSUPP);
     v->io = (struct io_state){.kind = ins ? IO_INS : IO_OUTS,
@@ -615,7 +613,7 @@ static enum vcpu_action complete_string_io(struct vcpu *v, const struct io_state
 {
     bool ins = io->kind == IO_INS;
     u64 left = io->rep ? zero_extend(v->gpr[RCX], io->addr_size) : 1, n = MIN(io->count, left);
-    int err = ins ? gmem_write_linear(v, io->gva, v->page->data, n * io->size) : 0;
+    int err = ins ? gmem_access_linear(v, io->gva, v->page->data, n * io->size, PF_WRITE) : 0;
 
     if (err == -E_AGAIN) { /* dom0 took the page meanwhile: the data waits */
         v->io = *io;

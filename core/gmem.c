@@ -25,7 +25,8 @@ struct walk {
     u64 entry[MAX_LEVELS + 1];
 };
 
-int gmem_not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
+/* Tells dom0 what is missing: -E_AGAIN; or -E_INVAL for dom0 itself. */
+static int not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
 {
     if (!v->page)
         return -E_INVAL;
@@ -36,17 +37,17 @@ int gmem_not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present)
     return -E_AGAIN;
 }
 
-/* Where the RAM at gpa is; see gmem.h for the errors. */
-static int find_ram(struct vcpu *v, gpa_t gpa, u32 access, paddr_t *pa)
+int gmem_find_ram(struct vcpu *v, gpa_t gpa, u32 access, paddr_t *pa)
 {
+    bool write = access & PF_WRITE;
     struct npt_leaf leaf;
 
     if (!npt_lookup(&v->domain->npt, gpa, &leaf))
-        return gmem_not_mapped(v, gpa, access, false);
-    if (leaf.mmio || ((access & PF_WRITE) && leaf.rom))
+        return not_mapped(v, gpa, access, false);
+    if (leaf.mmio || (write && leaf.rom))
         return -E_INVAL;
-    if ((access & PF_WRITE) && !leaf.write)
-        return gmem_not_mapped(v, gpa, access, true);
+    if ((write && !leaf.write) || ((access & PF_FETCH) && !leaf.exec))
+        return not_mapped(v, gpa, access, true);
     *pa = leaf.mfn << PAGE_SHIFT | (gpa & ~PAGE_MASK);
     return 0;
 }
@@ -73,7 +74,7 @@ static int load_entry(struct vcpu *v, struct walk *w)
 {
     u64 *slot;
     paddr_t pa;
-    int err = find_ram(v, w->at[w->level], 0, &pa);
+    int err = gmem_find_ram(v, w->at[w->level], 0, &pa);
 
     if (err)
         return err;
@@ -94,7 +95,7 @@ static int set_bits(struct vcpu *v, const struct walk *w, u8 level, u64 bits)
 
     if ((old & bits) == bits)
         return 0;
-    err = find_ram(v, w->at[level], PF_WRITE, &pa);
+    err = gmem_find_ram(v, w->at[level], PF_WRITE, &pa);
     if (err)
         return err;
     if (w->entry_size == 8)
@@ -270,29 +271,18 @@ int gmem_translate(struct vcpu *v, gva_t gva, u32 access, gpa_t *gpa)
 
 /* ---- copies ---- */
 
-int gmem_read(struct vcpu *v, gpa_t gpa, void *buf, size_t len, bool fetch)
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, u32 access)
 {
     paddr_t pa;
-    int err = find_ram(v, gpa, fetch ? PF_FETCH : 0, &pa);
+    int err = gmem_find_ram(v, gpa, access, &pa);
 
     ASSERT(len <= PAGE_LEFT(gpa));
     if (err)
         return err;
-    memcpy(buf, window_map(WINDOW_READ, pa), len);
-    window_unmap(WINDOW_READ);
-    return 0;
-}
-
-int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len)
-{
-    paddr_t pa;
-    int err = find_ram(v, gpa, PF_WRITE, &pa);
-
-    ASSERT(len <= PAGE_LEFT(gpa));
-    if (err)
-        return err;
-    memcpy(window_map(WINDOW_WRITE, pa), buf, len);
-    window_unmap(WINDOW_WRITE);
+    if (access & PF_WRITE)
+        phys_write(pa, buf, len);
+    else
+        phys_read(buf, pa, len);
     return 0;
 }
 
@@ -306,31 +296,18 @@ static int translate_range(struct vcpu *v, gva_t gva, size_t len, u32 access, gp
     if (err || len <= PAGE_LEFT(gva))
         return err;
     err = gmem_translate(v, gva + PAGE_LEFT(gva), access, &gpa[1]);
-    return err ? err : find_ram(v, gpa[1], access, &pa);
+    return err ? err : gmem_find_ram(v, gpa[1], access, &pa);
 }
 
-int gmem_read_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access)
+int gmem_access_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access)
 {
     size_t first = MIN(len, PAGE_LEFT(gva));
     gpa_t gpa[2];
     int err = translate_range(v, gva, len, access, gpa);
 
     if (!err)
-        err = gmem_read(v, gpa[0], buf, first, access & PF_FETCH);
+        err = gmem_access(v, gpa[0], buf, first, access);
     if (!err && first < len)
-        err = gmem_read(v, gpa[1], (u8 *)buf + first, len - first, access & PF_FETCH);
-    return err;
-}
-
-int gmem_write_linear(struct vcpu *v, gva_t gva, const void *buf, size_t len)
-{
-    size_t first = MIN(len, PAGE_LEFT(gva));
-    gpa_t gpa[2];
-    int err = translate_range(v, gva, len, PF_WRITE, gpa);
-
-    if (!err)
-        err = gmem_write(v, gpa[0], buf, first);
-    if (!err && first < len)
-        err = gmem_write(v, gpa[1], (const u8 *)buf + first, len - first);
+        err = gmem_access(v, gpa[1], (u8 *)buf + first, len - first, access);
     return err;
 }

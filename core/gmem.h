@@ -23,19 +23,16 @@
  * does; but protection keys are not looked at. */
 int gmem_translate(struct vcpu *v, gva_t gva, u32 access, gpa_t *gpa);
 
-/* Copies guest-physical memory within one page. `fetch`: the bytes are code, which matters only to
- * dom0. */
-int gmem_read(struct vcpu *v, gpa_t gpa, void *buf, size_t len, bool fetch);
-int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len);
+/* Where the RAM at gpa is. -E_INVAL: there is none for such an access, or dom0 has nothing there.
+ */
+int gmem_find_ram(struct vcpu *v, gpa_t gpa, u32 access, paddr_t *pa);
+
+/* Copies guest-physical memory within one page to buf; or, if `access` is PF_WRITE, from buf. */
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, u32 access);
 
 /* The same with linear addresses, at most PAGE_SIZE bytes, which may cross into a second page. A
- * write that fails has changed nothing (unless dom0 unmaps at the same moment). `access`: 0 or
- * PF_FETCH. */
-int gmem_read_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access);
-int gmem_write_linear(struct vcpu *v, gva_t gva, const void *buf, size_t len);
-
-/* Fills in v->page->fault; -E_AGAIN, or -E_INVAL for dom0 itself. */
-int gmem_not_mapped(struct vcpu *v, gpa_t gpa, u32 access, bool present);
+ * write that fails has changed nothing (unless dom0 unmaps at the same moment). */
+int gmem_access_linear(struct vcpu *v, gva_t gva, void *buf, size_t len, u32 access);
 
 static inline u8 vcpu_cpl(const struct vcpu *v)
 {

@@ -43,22 +43,18 @@ static int copy_out(u64 gpa, const void *data, size_t len)
 {
     int err = check_page(gpa);
 
-    if (err)
-        return err;
-    memcpy(window_map(WINDOW_BUFFER, gpa), data, len);
-    window_unmap(WINDOW_BUFFER);
-    return 0;
+    if (!err)
+        phys_write(gpa, data, len);
+    return err;
 }
 
 static int copy_in(void *data, u64 gpa, size_t len)
 {
     int err = check_page(gpa);
 
-    if (err)
-        return err;
-    memcpy(data, window_map(WINDOW_BUFFER, gpa), len);
-    window_unmap(WINDOW_BUFFER);
-    return 0;
+    if (!err)
+        phys_read(data, gpa, len);
+    return err;
 }
 
 /* ---- information ---- */

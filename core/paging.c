@@ -159,16 +159,16 @@ void phys_read(void *dst, paddr_t src, size_t len)
 {
     for (size_t done = 0, n; done < len; done += n) {
         n = MIN(len - done, PAGE_LEFT(src + done));
-        memcpy((char *)dst + done, window_map(WINDOW_READ, src + done), n);
+        memcpy((char *)dst + done, window_map(WINDOW_COPY, src + done), n);
     }
-    window_unmap(WINDOW_READ);
+    window_unmap(WINDOW_COPY);
 }
 
 void phys_write(paddr_t dst, const void *src, size_t len)
 {
     for (size_t done = 0, n; done < len; done += n) {
         n = MIN(len - done, PAGE_LEFT(dst + done));
-        memcpy(window_map(WINDOW_WRITE, dst + done), (const char *)src + done, n);
+        memcpy(window_map(WINDOW_COPY, dst + done), (const char *)src + done, n);
     }
-    window_unmap(WINDOW_WRITE);
+    window_unmap(WINDOW_COPY);
 }

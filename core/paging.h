@@ -49,12 +49,12 @@ void paging_unmap_shared(u32 index);
 
 /* A window of the calling processor onto one page, until the slot is used again. The caller has
  * asked the frame table. Slots: */
-enum { WINDOW_WALK, WINDOW_READ, WINDOW_WRITE, WINDOW_BUFFER, WINDOWS };
+enum { WINDOW_WALK, WINDOW_COPY, WINDOWS };
 void *window_map(unsigned int slot, paddr_t pa);
 void window_unmap(unsigned int slot);
 
-/* Copies between Socle's memory and any physical memory, page by page through windows. For boot and
- * for firmware's tables: it asks nobody. */
+/* Copies between Socle's memory and any physical memory, page by page through WINDOW_COPY; after
+ * the boot the caller has asked the frame table. */
 void phys_read(void *dst, paddr_t src, size_t len);
 void phys_write(paddr_t dst, const void *src, size_t len);
 

@@ -49,7 +49,7 @@ struct pcpu {
     u64 level_held[4];
     u64 level_done[4];
 
-    struct window window[4];
+    struct window window[2];
     u64 gdt[8];
     u32 tss[28];
     void *buffer; /* a page for the hypercall in progress */

@@ -75,12 +75,13 @@ static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
     if (!v->clock_version)
         v->clock_version = (u32)rdtsc() & ~1u;
     *version = v->clock_version + 1;
-    err = gmem_write(v, gpa, version, sizeof(*version));
+    err = gmem_access(v, gpa, version, sizeof(*version), PF_WRITE);
     if (!err)
-        err = gmem_write(v, gpa + sizeof(*version), version + 1, size - sizeof(*version));
+        err =
+            gmem_access(v, gpa + sizeof(*version), version + 1, size - sizeof(*version), PF_WRITE);
     *version = v->clock_version + 2;
     if (!err)
-        err = gmem_write(v, gpa, version, sizeof(*version));
+        err = gmem_access(v, gpa, version, sizeof(*version), PF_WRITE);
     if (!err)
         v->clock_version += 2;
     return err;

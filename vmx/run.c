@@ -116,7 +116,7 @@ static enum vcpu_action load_pdptes(struct vcpu *v)
     vmx_get_sregs(v, s);
     if (!(s->cr0 & CR0_PG) || !(s->cr4 & CR4_PAE) || (s->efer & EFER_LMA))
         return VCPU_RESUME;
-    err = gmem_read(v, s->cr3 & 0xffffffe0, pdpte, sizeof(pdpte), false);
+    err = gmem_access(v, s->cr3 & 0xffffffe0, pdpte, sizeof(pdpte), 0);
     if (err == -E_AGAIN) {
         vmx_of(v)->pdptes_due = true;
         return vcpu_exit(v, SOCLE_EXIT_FAULT);

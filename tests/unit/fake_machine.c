@@ -94,6 +94,18 @@ void window_unmap(unsigned int slot)
     (void)slot;
 }
 
+void phys_read(void *dst, paddr_t src, size_t len)
+{
+    memcpy(dst, window_map(WINDOW_COPY, src), len);
+    window_unmap(WINDOW_COPY);
+}
+
+void phys_write(paddr_t dst, const void *src, size_t len)
+{
+    memcpy(window_map(WINDOW_COPY, dst), src, len);
+    window_unmap(WINDOW_COPY);
+}
+
 void *paging_map_shared(u32 index, paddr_t pa)
 {
     ASSERT(index < PAGING_SHARED_SLOTS && !shared_slot[index] && pa);

@@ -137,6 +137,18 @@ void window_unmap(unsigned int slot)
     model.window_open[slot] = false;
 }
 
+void phys_read(void *dst, paddr_t src, size_t len)
+{
+    memcpy(dst, window_map(WINDOW_COPY, src), len);
+    window_unmap(WINDOW_COPY);
+}
+
+void phys_write(paddr_t dst, const void *src, size_t len)
+{
+    memcpy(window_map(WINDOW_COPY, dst), src, len);
+    window_unmap(WINDOW_COPY);
+}
+
 static inline void model_check_windows(void)
 {
     for (u32 i = 0; i < WINDOWS; i++)

@@ -324,32 +324,32 @@ static void copies(void **state)
     for (size_t i = 0; i < sizeof(buf); i++)
         buf[i] = (u8)(i * 7 ^ i >> 8);
     for (size_t i = 0; i < sizeof(buf); i += PAGE_SIZE) {
-        assert_int_equal(gmem_write_linear(v, 0x4ff0 + i, buf + i, PAGE_SIZE), 0);
-        assert_int_equal(gmem_read_linear(v, 0x4ff0 + i, out + i, PAGE_SIZE, 0), 0);
+        assert_int_equal(gmem_access_linear(v, 0x4ff0 + i, buf + i, PAGE_SIZE, PF_WRITE), 0);
+        assert_int_equal(gmem_access_linear(v, 0x4ff0 + i, out + i, PAGE_SIZE, 0), 0);
     }
     assert_memory_equal(buf, out, sizeof(buf));
     assert_int_equal(*model_at(0x5000), buf[0x10]);
     assert_int_equal(*model_at(0x7fef), buf[0x2fff]);
-    assert_int_equal(gmem_write(v, 0x7fff, buf, 0), 0);
-    assert_int_equal(gmem_write(v, 0x5ff0, buf, 16), 0);
-    assert_int_equal(gmem_read(v, 0x5ff0, out + 0x1000, 16, false), 0);
+    assert_int_equal(gmem_access(v, 0x7fff, buf, 0, PF_WRITE), 0);
+    assert_int_equal(gmem_access(v, 0x5ff0, buf, 16, PF_WRITE), 0);
+    assert_int_equal(gmem_access(v, 0x5ff0, out + 0x1000, 16, 0), 0);
     assert_memory_equal(out + 0x1000, buf, 16);
     model_page(0x6000, PAGE_READONLY);
     memset(buf, 0xee, sizeof(buf));
-    assert_dom0_asked(gmem_write_linear(v, 0x5ffe, buf, 4), 0x6000, true, false, true);
+    assert_dom0_asked(gmem_access_linear(v, 0x5ffe, buf, 4, PF_WRITE), 0x6000, true, false, true);
     assert_memory_equal(model_at(0x5ffe), out + 0x100e, 2); /* nothing of it was written */
-    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), 0);
+    assert_int_equal(gmem_access_linear(v, 0x5ffe, buf, 4, 0), 0);
     model_page(0x6000, PAGE_NONE);
-    assert_dom0_asked(gmem_read_linear(v, 0x5ffe, buf, 4, PF_FETCH), 0x6000, false, true, false);
+    assert_dom0_asked(gmem_access_linear(v, 0x5ffe, buf, 4, PF_FETCH), 0x6000, false, true, false);
     v->page = NULL;
-    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, PF_FETCH), -E_INVAL);
+    assert_int_equal(gmem_access_linear(v, 0x5ffe, buf, 4, PF_FETCH), -E_INVAL);
     v->page = &model.page;
     model_page(0x6000, PAGE_ROM);
-    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), 0);
-    assert_int_equal(gmem_write_linear(v, 0x5ffe, buf, 4), -E_INVAL);
+    assert_int_equal(gmem_access_linear(v, 0x5ffe, buf, 4, 0), 0);
+    assert_int_equal(gmem_access_linear(v, 0x5ffe, buf, 4, PF_WRITE), -E_INVAL);
     model_page(0x6000, PAGE_MMIO);
-    assert_int_equal(gmem_read_linear(v, 0x5ffe, buf, 4, 0), -E_INVAL);
-    assert_int_equal(gmem_read(v, ~0ull - 2, buf, 2, false), -E_AGAIN);
+    assert_int_equal(gmem_access_linear(v, 0x5ffe, buf, 4, 0), -E_INVAL);
+    assert_int_equal(gmem_access(v, ~0ull - 2, buf, 2, 0), -E_AGAIN);
     model_check_windows();
 }
 
@@ -363,28 +363,29 @@ static void linear(void **state)
     model_map(GVA + 0x1000, 0x3000, PG_W);
     model_page(GPA, PAGE_RAM);
     model_page(0x3000, PAGE_RAM);
-    assert_int_equal(gmem_write_linear(v, GVA + 0xffd, buf, 8), 0);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, buf, 8, PF_WRITE), 0);
     assert_int_equal(*model_at(GPA + 0xffd), 1);
     assert_int_equal(*model_at(0x3000), 4);
     assert_int_equal(*model_at(0x3004), 8);
-    assert_int_equal(gmem_read_linear(v, GVA + 0xffd, out, 8, 0), 0);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, out, 8, 0), 0);
     assert_memory_equal(buf, out, 8);
     model_map(GVA + 0x1000, 0x3000, 0);
     memset(buf, 0xdd, sizeof(buf));
-    assert_int_equal(gmem_write_linear(v, GVA + 0xffd, buf, 8), -E_FAULT);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, buf, 8, PF_WRITE), -E_FAULT);
     assert_int_equal(v->sregs.cr2, GVA + 0x1000);
     assert_int_equal(*model_at(GPA + 0xffd), 1);
     model_map(GVA + 0x1000, 0x3000, PG_W);
     model_page(0x3000, PAGE_NONE);
     v->event.valid = false;
-    assert_dom0_asked(gmem_write_linear(v, GVA + 0xffd, buf, 8), 0x3000, true, false, false);
-    assert_int_equal(*model_at(GPA + 0xffd), 1);
-    assert_dom0_asked(gmem_read_linear(v, GVA + 0xffd, buf, 8, PF_FETCH), 0x3000, false, true,
+    assert_dom0_asked(gmem_access_linear(v, GVA + 0xffd, buf, 8, PF_WRITE), 0x3000, true, false,
                       false);
-    assert_int_equal(gmem_read_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
+    assert_int_equal(*model_at(GPA + 0xffd), 1);
+    assert_dom0_asked(gmem_access_linear(v, GVA + 0xffd, buf, 8, PF_FETCH), 0x3000, false, true,
+                      false);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
     model_store(model_entry(GVA + 0x1000, 1), 0); /* the next page is none of its business */
-    assert_int_equal(gmem_read_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
-    assert_int_equal(gmem_write_linear(v, GVA + 0xffd, buf, 3), 0);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, buf, 3, PF_FETCH), 0);
+    assert_int_equal(gmem_access_linear(v, GVA + 0xffd, buf, 3, PF_WRITE), 0);
     model_check_windows();
 }
 

@@ -113,9 +113,10 @@ void vmx_take_interrupts(void)
 {
 }
 
-int gmem_read(UNUSED struct vcpu *w, gpa_t gpa, void *buf, size_t len, UNUSED bool fetch)
+int gmem_access(UNUSED struct vcpu *w, gpa_t gpa, void *buf, size_t len, u32 access)
 {
     assert_int_equal(gpa, 0x5020);
+    assert_int_equal(access, 0);
     assert_int_equal(len, sizeof(guest_memory));
     memcpy(buf, guest_memory, len);
     return gmem_result;

@@ -26,7 +26,7 @@ struct domain dom0 = {.flags = DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC
 static struct {
     u32 timer_changed, effects, offset_updates;
     struct vlapic_effect effect;
-    int gmem_error; /* of the next gmem_write() calls */
+    int gmem_error; /* of the next gmem_access() calls */
     u32 gmem_after; /* calls that succeed first */
     gpa_t gmem_gpa; /* where gmem begins */
     u8 gmem[4096];
@@ -162,7 +162,7 @@ bool rdmsr_safe(u32 msr, u64 *value)
     return true;
 }
 
-int gmem_write(struct vcpu *v, gpa_t gpa, const void *buf, size_t len)
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, UNUSED u32 access)
 {
     (void)v;
     if (fake.gmem_error && !fake.gmem_after)
