@@ -230,15 +230,6 @@ static u8 resolve_size(const struct decoder *d, const struct insn *insn, u8 kind
     return sizes[kind][d->rex & REX_W ? 2 : !narrow];
 }
 
-/* A byte register: without REX, 4..7 are AH, CH, DH and BH. */
-static void byte_register(const struct decoder *d, u8 size, u8 *reg, bool *high)
-{
-    if (size == 1 && !d->rex && *reg >= 4) {
-        *reg -= 4;
-        *high = true;
-    }
-}
-
 static void decode_memory16(struct decoder *d, struct insn *insn)
 {
     static const u8 bases[8] = {3, 3, 5, 5, 6, 7, 5, 3}; /* BX BX BP BP SI DI BP BX */
@@ -280,7 +271,9 @@ static void decode_modrm(struct decoder *d, struct insn *insn, u32 entry)
 {
     if (!(entry & F_GROUP)) {
         insn->reg = (d->modrm >> 3 & 7) | (d->rex & REX_R ? 8 : 0);
-        byte_register(d, insn->op_size, &insn->reg, &insn->reg_high);
+        /* Without REX, byte registers 4..7 are AH, CH, DH and BH. */
+        insn->reg_high = insn->op_size == 1 && !d->rex && insn->reg >= 4;
+        insn->reg -= insn->reg_high ? 4 : 0;
     } else if (insn->op >= INSN_ROL && insn->op <= INSN_SAR) {
         insn->reg = 1; /* CL */
     }
@@ -288,7 +281,6 @@ static void decode_modrm(struct decoder *d, struct insn *insn, u32 entry)
         insn->reg &= 7; /* eight registers: REX.R is ignored */
     if (d->modrm >= 0xc0 || (entry & F_REG)) {
         insn->rm = (d->modrm & 7) | (d->rex & REX_B ? 8 : 0);
-        byte_register(d, insn->mem_size, &insn->rm, &insn->rm_high);
         return;
     }
     insn->has_mem = true;

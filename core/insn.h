@@ -93,15 +93,14 @@ struct insn {
     bool rm_is_dst; /* first operand: memory (or rm), second: reg or imm; otherwise reg is first */
     bool has_imm;   /* the second operand is imm, not reg */
     bool reg_high;  /* reg is AH, CH, DH or BH: bits 15:8 of rax..rbx; reg is then 0..3 */
-    bool rm_high;   /* same for rm */
     bool rip_relative; /* base is the next instruction's address */
     u8 reg;            /* register operand (rAX where it is implied) */
-    u8 rm;             /* second register operand, when it could be memory but !has_mem */
-    u8 base;           /* or INSN_NO_REG */
-    u8 index;          /* or INSN_NO_REG */
-    u8 scale;          /* 1, 2, 4 or 8 */
-    s64 disp;          /* sign-extended */
-    u64 imm;           /* sign-extended, but shift count and bit number zero-extended */
+    u8 rm;    /* second register operand, as encoded, when it could be memory but !has_mem */
+    u8 base;  /* or INSN_NO_REG */
+    u8 index; /* or INSN_NO_REG */
+    u8 scale; /* 1, 2, 4 or 8 */
+    s64 disp; /* sign-extended */
+    u64 imm;  /* sign-extended, but shift count and bit number zero-extended */
 };
 
 /* Decodes the instruction at bytes[0..len) into *insn. Bytes past its end never matter. Returns 0,

@@ -212,8 +212,8 @@ static const char *differs_register(const struct insn *insn, const struct refere
     bool is_rm = op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM, high;
     u8 number = register_number(op->reg.value, &high);
 
-    if (number != (is_rm ? insn->rm : insn->reg) ||
-        high != (is_rm ? insn->rm_high : insn->reg_high)) {
+    if (is_rm ? insn->rm != number + (high ? 4 : 0)
+              : insn->reg != number || insn->reg_high != high) {
         return is_rm ? "rm" : "reg";
     }
     if (ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT) {
