@@ -8,18 +8,15 @@
 #include "core/x86.h"
 
 #define WINDOW_BASE 0xffffff0000000000ull
-#define DEVICE_BASE 0xffffff4000000000ull
+#define LAPIC_BASE  0xffffff4000000000ull
 #define STACK_BASE  0xffffff6000000000ull
 #define SHARED_BASE 0xffffff8000000000ull
-
-#define DEVICE_SLOTS 64
 
 #define RW_DATA (PTE_P | PTE_W | PTE_A | PTE_D | PTE_NX)
 
 extern char text_start[], text_end[], rodata_start[], rodata_end[], data_start[], data_end[];
 
 static u64 *root;
-static u32 devices;
 
 static void set_pte(u64 *pte, u64 value)
 {
@@ -74,14 +71,10 @@ paddr_t paging_root(void)
     return virt_to_phys(root);
 }
 
-volatile void *paging_map_device(paddr_t pa)
+volatile void *paging_map_lapic(void)
 {
-    u64 va = DEVICE_BASE + devices * PAGE_SIZE;
-
-    if (devices++ == DEVICE_SLOTS)
-        panic("too many device pages");
-    set_pte(walk(va, 0), (pa & PAGE_MASK) | RW_DATA | PTE_PCD | PTE_PWT);
-    return (volatile char *)va + (pa & ~PAGE_MASK);
+    set_pte(walk(LAPIC_BASE, 0), APIC_DEFAULT_PA | RW_DATA | PTE_PCD | PTE_PWT);
+    return (volatile void *)LAPIC_BASE;
 }
 
 static bool map_pool_page(u64 va)

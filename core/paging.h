@@ -33,8 +33,8 @@ void paging_init(paddr_t heap, u64 size);
 /* Switches another processor to the tables (boot of processors). */
 paddr_t paging_root(void);
 
-/* Maps one uncached page of device registers for good; boot only, panics when it runs out. */
-volatile void *paging_map_device(paddr_t pa);
+/* Maps the local APIC's registers, uncached; boot only. */
+volatile void *paging_map_lapic(void);
 
 /* The stack of processor `cpu`, its top, and its struct pcpu with its buffer. Boot only; pool
  * pages. NULL when the pool is exhausted. */

@@ -41,7 +41,7 @@ void apic_init(void)
 
     x2apic = features.ecx & BIT(21);
     deadline_mode = features.ecx & BIT(24);
-    mmio = paging_map_device(APIC_DEFAULT_PA);
+    mmio = paging_map_lapic();
     /* The PICs' interrupts are exceptions' vectors as the firmware leaves them. */
     outb(PIC_MASTER_MASK, 0xff);
     outb(PIC_SLAVE_MASK, 0xff);
