@@ -39,7 +39,7 @@ int domain_init_dom0(void)
     int err;
 
     dom0.charge.limit = ~0ull;
-    str_copy(dom0.name, "dom0", sizeof(dom0.name));
+    memcpy(dom0.name, "dom0", sizeof("dom0"));
     domains[0] = &dom0;
     err = init_domain(&dom0, DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC, false);
     dom0.weight = DOM0_WEIGHT;

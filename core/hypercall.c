@@ -73,9 +73,9 @@ static s64 call_info(const struct args *x)
 
     info->abi_version = SOCLE_ABI_VERSION;
     info->cpus = pcpu_count;
-    str_copy(info->version, SOCLE_VERSION, sizeof(info->version));
+    fmt_print(info->version, sizeof(info->version), "%s", SOCLE_VERSION);
     build_id_text(info->build_id, sizeof(info->build_id));
-    str_copy(info->vendor, vendor->name, sizeof(info->vendor));
+    fmt_print(info->vendor, sizeof(info->vendor), "%s", vendor->name);
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
     info->ram_bytes = machine_ram_bytes;

@@ -68,18 +68,6 @@ int strcmp(const char *a, const char *b)
 
 #endif /* !SOCLE_HOST */
 
-size_t str_copy(char *dst, const char *src, size_t size)
-{
-    size_t len = strlen(src);
-    size_t n = len < size ? len : size - 1;
-
-    if (size) {
-        memcpy(dst, src, n);
-        dst[n] = 0;
-    }
-    return len;
-}
-
 struct fmt_out {
     char *buf;
     size_t size;
@@ -191,7 +179,7 @@ int fmt_print(char *buf, size_t size, const char *fmt, ...)
 
 bool cmdline_option(const char *cmdline, const char *name, char *value, size_t size)
 {
-    size_t name_len = strlen(name), n;
+    size_t name_len = strlen(name), n, skip;
     bool found = false;
 
     /* The last one counts: what is appended by hand in the boot menu overrides what was there. */
@@ -203,12 +191,8 @@ bool cmdline_option(const char *cmdline, const char *name, char *value, size_t s
         if (n < name_len || strncmp(p, name, name_len) != 0 || (n > name_len && p[name_len] != '='))
             continue;
         found = n != 0;
-        if (size) {
-            size_t skip = MIN(n, name_len + 1), len = MIN(n - skip, size - 1);
-
-            memcpy(value, p + skip, len);
-            value[len] = 0;
-        }
+        skip = MIN(n, name_len + 1);
+        fmt_print(value, MIN(size, n - skip + 1), "%s", p + skip);
     }
     return found;
 }

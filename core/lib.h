@@ -15,9 +15,6 @@ size_t strlen(const char *s);
 int strcmp(const char *a, const char *b);
 int strncmp(const char *a, const char *b, size_t n);
 
-/* Copies src into dst[size], always terminated. Returns strlen(src); >= size means it was cut. */
-size_t str_copy(char *dst, const char *src, size_t size);
-
 /* Formats into buf[size], always terminated; knows %s %d %u %x %% with l, ll, z, width and
  * '0'. Returns the length that the whole text would have had. */
 int fmt_print(char *buf, size_t size, const char *fmt, ...) PRINTF_LIKE(3, 4);

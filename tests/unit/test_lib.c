@@ -40,12 +40,6 @@ static void test_fmt_bounds(void **state)
     assert_int_equal(fmt_print(NULL, 0, "%d", 123), 3);
     assert_int_equal(fmt_print(buf, sizeof(buf), "%s", none), 6);
     assert_string_equal(buf, "(null)");
-    assert_int_equal(str_copy(buf, "0123456789", sizeof(buf)), 10);
-    assert_string_equal(buf, "0123456");
-    assert_int_equal(str_copy(buf, "abc", sizeof(buf)), 3);
-    assert_string_equal(buf, "abc");
-    assert_int_equal(str_copy(buf, "xyz", 0), 3);
-    assert_string_equal(buf, "abc");
 }
 
 static void test_cmdline(void **state)

@@ -17,7 +17,6 @@
 #define strlen         own_strlen
 #define strcmp         own_strcmp
 #define strncmp        own_strncmp
-#define str_copy       own_str_copy
 #define fmt_print      own_fmt_print
 #define fmt_vprint     own_fmt_vprint
 #define cmdline_option own_cmdline_option
