@@ -88,11 +88,7 @@ boot_entry:
 bits 64
 .long_mode:
         xor     eax, eax
-        mov     ds, eax
-        mov     es, eax
         mov     ss, eax
-        mov     fs, eax
-        mov     gs, eax
         mov     rsp, boot_stack_top_phys + VIRT_OFFSET
         mov     edi, [abs boot_magic]
         mov     esi, [abs boot_information]
@@ -177,12 +173,6 @@ ap_enter:
         mov     rax, [rel ap_boot_cr3]
         mov     cr3, rax
         mov     rsp, [rel ap_boot_stack]
-        xor     eax, eax
-        mov     ds, eax
-        mov     es, eax
-        mov     ss, eax
-        mov     fs, eax
-        mov     gs, eax
         xor     ebp, ebp
         call    ap_main
 .stop:

@@ -63,14 +63,6 @@ static void print_backtrace(u64 rip, u64 rbp)
     }
 }
 
-static void print_build_id(void)
-{
-    char text[48];
-
-    build_id_text(text, sizeof(text));
-    log_emergency("Socle " SOCLE_VERSION ", build id %s", text);
-}
-
 static void print_frame(const struct trap_frame *f)
 {
     log_emergency("vector %lu error %lx rip %016lx rflags %08lx cs %lx", f->vector, f->error,
@@ -85,11 +77,14 @@ static void print_frame(const struct trap_frame *f)
 
 static NORETURN void stop_machine(const struct trap_frame *frame, u64 rip, u64 rbp)
 {
+    char id[48];
+
     if (frame)
         print_frame(frame);
     log_emergency("backtrace:");
     print_backtrace(rip, rbp);
-    print_build_id();
+    build_id_text(id, sizeof(id));
+    log_emergency("Socle " SOCLE_VERSION ", build id %s", id);
     apic_stop_others();
     cpu_halt_forever();
 }
@@ -143,7 +138,9 @@ void pcpu_init_tables(struct pcpu *cpu)
     cpu->tss[25] = 104u << 16; /* no I/O bitmap */
     __asm__ volatile("lgdt %0" : : "m"(pointer));
     __asm__ volatile("pushq $8\n\tlea 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:\n\t"
-                     "mov $0x10, %%eax\n\tmov %%eax, %%ss\n\tmov $0x20, %%eax\n\tltr %%ax"
+                     "mov $0x10, %%eax\n\tmov %%eax, %%ss\n\tmov $0x20, %%eax\n\tltr %%ax\n\t"
+                     "xor %%eax, %%eax\n\tmov %%eax, %%ds\n\tmov %%eax, %%es\n\t"
+                     "mov %%eax, %%fs\n\tmov %%eax, %%gs"
                      :
                      :
                      : "rax", "memory");
