@@ -20,9 +20,9 @@ paddr_t boot_find_ram(u64 size, paddr_t end, u64 align);
 
 /* ---- the other processors (smp.c) ---- */
 
-/* Starts all processors of acpi_info but this one; returns how many run in the end. */
+/* Starts all processors of acpi_info but this one. */
 struct acpi_info;
-u32 smp_start(const struct acpi_info *acpi);
+void smp_start(const struct acpi_info *acpi);
 
 /* Control registers and XCR0 of the calling processor, as Socle wants them. */
 void pcpu_init_registers(void);

@@ -135,7 +135,7 @@ static void start_cpus(const struct acpi_info *acpi, paddr_t page)
     }
 }
 
-u32 smp_start(const struct acpi_info *acpi)
+void smp_start(const struct acpi_info *acpi)
 {
     static u8 saved[PAGE_SIZE], code[PAGE_SIZE];
     u64 size = (u64)(trampoline_end - trampoline_start);
@@ -143,14 +143,13 @@ u32 smp_start(const struct acpi_info *acpi)
 
     if (!page) {
         log_warn("no free memory below 640 KiB: only the boot processor can be used");
-        return pcpu_count;
+        return;
     }
     phys_read(saved, page, size);
     phys_read(code, (paddr_t)trampoline_start, size);
     phys_write(page, code, size);
     start_cpus(acpi, page);
     phys_write(page, saved, size);
-    return pcpu_count;
 }
 
 void smp_release(void)
@@ -190,17 +189,14 @@ void pcpu_flush_host(void *va)
 {
     invlpg(va);
     for (u32 i = 0; i < pcpu_count; i++) {
+        u64 asked;
+
         if (pcpus[i] == this_cpu())
             continue;
-        __atomic_fetch_add(&pcpus[i]->flush_host, 1, __ATOMIC_SEQ_CST);
+        asked = __atomic_add_fetch(&pcpus[i]->flush_host, 1, __ATOMIC_SEQ_CST);
         pcpu_kick((int)i);
-    }
-    for (u32 i = 0; i < pcpu_count; i++) {
-        u64 asked = __atomic_load_n(&pcpus[i]->flush_host, __ATOMIC_ACQUIRE);
-
         /* Two may wait for each other: each answers while it waits. */
-        while (pcpus[i] != this_cpu() &&
-               __atomic_load_n(&pcpus[i]->flush_host_done, __ATOMIC_ACQUIRE) < asked) {
+        while (__atomic_load_n(&pcpus[i]->flush_host_done, __ATOMIC_ACQUIRE) < asked) {
             pcpu_flush_host_pending();
             cpu_relax();
         }
