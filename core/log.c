@@ -21,7 +21,7 @@ static u64 ring_head; /* bytes ever written */
 
 static u64 now_us(void)
 {
-    return log_clock ? log_clock() : 0;
+    return log_clock ? log_clock() / 1000 : 0;
 }
 
 static bool lock_bounded(void)

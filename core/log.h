@@ -34,7 +34,7 @@ void log_emergency(const char *fmt, ...) PRINTF_LIKE(1, 2);
  * Returns how many. */
 size_t log_read(u64 *pos, void *buf, size_t len);
 
-/* Set once at boot. Microseconds since boot (NULL: lines are stamped 0), and where each whole line
+/* Set once at boot. Nanoseconds since boot (NULL: lines are stamped 0), and where each whole line
  * goes besides the ring (NULL: nowhere). The sink is called with the lock held and must not log. */
 extern u64 (*log_clock)(void);
 extern void (*log_sink)(const char *text, size_t len);

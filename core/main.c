@@ -191,15 +191,10 @@ static void read_acpi(void)
         log_warn("ACPI names no processors: only the boot processor can be used");
 }
 
-static u64 uptime_us(void)
-{
-    return tsc_uptime_ns() / 1000;
-}
-
 static void init_time(void)
 {
     tsc_calibrate(acpi.pm_timer_port);
-    log_clock = uptime_us;
+    log_clock = tsc_uptime_ns;
     wall_boot_ns = rtc_read() * 1000000000 - tsc_uptime_ns();
 }
 

@@ -14,7 +14,7 @@ static u32 lines;
 
 static u64 fake_clock(void)
 {
-    return fake_us;
+    return fake_us * 1000;
 }
 
 static void fake_sink(const char *text, size_t len)
