@@ -325,9 +325,9 @@ static u32 describe_state(const struct domain *d)
     if (d->dying)
         return 3;
     for (u32 i = 0; i < d->vcpu_count; i++) {
-        enum sched_state s = sched_state(&d->vcpus[i]->se);
+        u32 s = sched_state(&d->vcpus[i]->se);
 
-        state = MAX(state, s == SCHED_STOPPED ? 0u : s == SCHED_BLOCKED ? 1u : 2u);
+        state = MAX(state, MIN(s, (u32)SCHED_RUNNABLE));
     }
     return state;
 }

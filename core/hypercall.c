@@ -15,9 +15,9 @@
 #include "core/x86.h"
 #include "drivers/tsc.h"
 
-#define KVM_ENOSYS \
-    1000 /* what KVM answers to a hypercall that it does not know, and to one from user mode */
-#define KVM_EPERM 1
+/* What KVM answers to a hypercall that it does not know, and to one from user mode. */
+#define KVM_ENOSYS 1000
+#define KVM_EPERM  1
 
 struct args {
     u64 a, b, c, d, e;
@@ -115,12 +115,12 @@ static s64 call_domain_list(const struct args *x)
 static s64 stats_of(struct vcpu *v, u64 gpa)
 {
     struct socle_vcpu_stats *s = memset(call_buffer(), 0, PAGE_SIZE);
-    enum sched_state state = sched_state(&v->se);
+    u32 state = sched_state(&v->se);
 
     s->domain = v->domain->id;
     s->apic_id = v->apic_id;
     s->cpu = sched_cpu(&v->se);
-    s->state = state == SCHED_STOPPED ? 0 : state == SCHED_BLOCKED ? 1 : 2;
+    s->state = MIN(state, SCHED_RUNNABLE);
     s->cpu_ns = tsc_to_ns(v->se.run_tsc);
     memcpy(s->count, v->count, sizeof(s->count));
     return copy_out(gpa, s, sizeof(*s));
@@ -254,23 +254,16 @@ static s64 get_or_set_state(struct vcpu *v, const struct args *x, bool set)
 
 static s64 signal_vcpu(struct vcpu *v, u64 what)
 {
-    switch (what) {
-    case SOCLE_SIGNAL_NMI:
-        __atomic_store_n(&v->nmi_pending, true, __ATOMIC_RELEASE);
-        break;
-    case SOCLE_SIGNAL_EXTINT:
-        __atomic_store_n(&v->extint_pending, true, __ATOMIC_RELEASE);
-        break;
-    case SOCLE_SIGNAL_EXTINT_OFF:
-        __atomic_store_n(&v->extint_pending, false, __ATOMIC_RELEASE);
-        return 0;
-    case SOCLE_SIGNAL_INIT:
-        __atomic_store_n(&v->init_pending, true, __ATOMIC_RELEASE);
-        break;
-    default:
+    bool *const signals[] = {[SOCLE_SIGNAL_NMI] = &v->nmi_pending,
+                             [SOCLE_SIGNAL_EXTINT] = &v->extint_pending,
+                             [SOCLE_SIGNAL_EXTINT_OFF] = &v->extint_pending,
+                             [SOCLE_SIGNAL_INIT] = &v->init_pending};
+
+    if (!what || what >= ARRAY_SIZE(signals))
         return -E_INVAL;
-    }
-    vcpu_notify(v);
+    __atomic_store_n(signals[what], what != SOCLE_SIGNAL_EXTINT_OFF, __ATOMIC_RELEASE);
+    if (what != SOCLE_SIGNAL_EXTINT_OFF)
+        vcpu_notify(v);
     return 0;
 }
 
@@ -299,9 +292,7 @@ static s64 vcpu_call(u64 nr, const struct args *x)
 
 static s64 create_vcpu(struct domain *d, const struct args *x)
 {
-    if (x->b > 0xffffffff || x->d >= SOCLE_EVENT_PORTS)
-        return -E_INVAL;
-    if (!x->c || (x->c & ~PAGE_MASK))
+    if (x->b > 0xffffffff || !x->c || (x->c & ~PAGE_MASK) || x->d >= SOCLE_EVENT_PORTS)
         return -E_INVAL;
     return vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
 }
@@ -315,81 +306,74 @@ static s64 send_msi(struct domain *d, u64 address, u64 data)
     return irq_deliver(d, NULL, &msg);
 }
 
+static s64 call_on_domain(u64 nr, struct domain *d, const struct args *x)
+{
+    switch (nr) {
+    case SOCLE_HC_DOMAIN_SET:
+        return domain_set(d, x->b, x->c);
+    case SOCLE_HC_MAP:
+        return map_extent(d, x->b, x->c, x->d, x->e);
+    case SOCLE_HC_UNMAP:
+        return take_extent(d, npt_unmap, x->b, x->c);
+    case SOCLE_HC_PROTECT:
+        return take_extent(d, npt_protect, x->b, x->c);
+    case SOCLE_HC_VCPU_CREATE:
+        return create_vcpu(d, x);
+    case SOCLE_HC_MSI:
+        return send_msi(d, x->b, x->c);
+    case SOCLE_HC_DOORBELL_ADD:
+        return doorbell_add(d, x->b, x->c, x->d);
+    default:
+        return doorbell_remove(d, x->b, x->c, x->d);
+    }
+}
+
 static s64 domain_call(u64 nr, const struct args *x)
 {
     /* Of dom0 only parameters can be set. */
     struct domain *d = x->a || nr == SOCLE_HC_DOMAIN_SET ? domain_get(x->a) : NULL;
-    s64 result = -E_INVAL;
+    s64 result;
 
     if (!d)
         return -E_NOENT;
-    switch (nr) {
-    case SOCLE_HC_DOMAIN_SET:
-        result = domain_set(d, x->b, x->c);
-        break;
-    case SOCLE_HC_MAP:
-        result = map_extent(d, x->b, x->c, x->d, x->e);
-        break;
-    case SOCLE_HC_UNMAP:
-        result = take_extent(d, npt_unmap, x->b, x->c);
-        break;
-    case SOCLE_HC_PROTECT:
-        result = take_extent(d, npt_protect, x->b, x->c);
-        break;
-    case SOCLE_HC_VCPU_CREATE:
-        result = create_vcpu(d, x);
-        break;
-    case SOCLE_HC_MSI:
-        result = send_msi(d, x->b, x->c);
-        break;
-    case SOCLE_HC_DOORBELL_ADD:
-        result = doorbell_add(d, x->b, x->c, x->d);
-        break;
-    case SOCLE_HC_DOORBELL_REMOVE:
-        result = doorbell_remove(d, x->b, x->c, x->d);
-        break;
-    }
+    result = call_on_domain(nr, d, x);
     domain_put(d);
     return result;
+}
+
+static s64 call(u64 nr, const struct args *x)
+{
+    switch (nr) {
+    case SOCLE_HC_INFO:
+        return call_info(x);
+    case SOCLE_HC_LOG_READ:
+        return call_log_read(x);
+    case SOCLE_HC_EVENTS:
+        return event_register(x->a, x->b);
+    case SOCLE_HC_DOMAIN_CREATE:
+        return domain_create();
+    case SOCLE_HC_DOMAIN_DESTROY:
+        return domain_destroy(x->a);
+    case SOCLE_HC_DOMAIN_LIST:
+        return call_domain_list(x);
+    case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
+        return vcpu_call(nr, x);
+    case SOCLE_HC_DOMAIN_SET:
+    case SOCLE_HC_MAP ... SOCLE_HC_VCPU_CREATE:
+    case SOCLE_HC_MSI ... SOCLE_HC_DOORBELL_REMOVE:
+        return domain_call(nr, x);
+    default:
+        return -E_NOSYS;
+    }
 }
 
 enum vcpu_action hypercall(struct vcpu *d, s64 *result)
 {
     struct args x = {d->gpr[RDI], d->gpr[RSI], d->gpr[RDX], d->gpr[R10], d->gpr[R8]};
-    u64 nr = d->gpr[RAX];
 
-    switch (nr) {
-    case SOCLE_HC_VCPU_RUN:
+    if (d->gpr[RAX] == SOCLE_HC_VCPU_RUN)
         return call_run(d, &x, result);
-    case SOCLE_HC_INFO:
-        *result = call_info(&x);
-        break;
-    case SOCLE_HC_LOG_READ:
-        *result = call_log_read(&x);
-        break;
-    case SOCLE_HC_EVENTS:
-        *result = event_register(x.a, x.b);
-        break;
-    case SOCLE_HC_DOMAIN_CREATE:
-        *result = domain_create();
-        break;
-    case SOCLE_HC_DOMAIN_DESTROY:
-        *result = domain_destroy(x.a);
-        break;
-    case SOCLE_HC_DOMAIN_LIST:
-        *result = call_domain_list(&x);
-        break;
-    case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
-        *result = vcpu_call(nr, &x);
-        break;
-    case SOCLE_HC_DOMAIN_SET:
-    case SOCLE_HC_MAP ... SOCLE_HC_VCPU_CREATE:
-    case SOCLE_HC_MSI ... SOCLE_HC_DOORBELL_REMOVE:
-        *result = domain_call(nr, &x);
-        break;
-    default:
-        *result = -E_NOSYS;
-    }
+    *result = call(d->gpr[RAX], &x);
     return VCPU_RESUME;
 }
 
