@@ -7,11 +7,10 @@
 
 #define STEAL_SCAN 64 /* entities looked at in a queue for one that may move */
 
-static struct {
-    u64 latency;   /* everybody in a queue runs once within this, if slices allow */
-    u64 min_slice; /* and how far ahead another must be to preempt */
-    u64 boost;     /* what a sleeper can save up, in vruntime */
-} params;
+static u64 tick_khz;
+#define LATENCY   (tick_khz * 6) /* everybody in a queue runs once within this, if slices allow */
+#define MIN_SLICE (tick_khz / 2) /* and how far ahead another must be to preempt */
+#define BOOST     (tick_khz * 3) /* what a sleeper can save up, in vruntime */
 
 static struct runqueue *queues[SCHED_MAX_CPUS];
 static u64 online_cpus[SCHED_CPU_WORDS];
@@ -51,9 +50,7 @@ void sched_init(u64 tsc_khz)
     memset(queues, 0, sizeof(queues));
     memset(online_cpus, 0, sizeof(online_cpus));
     memset(idle_cpus, 0, sizeof(idle_cpus));
-    params.latency = tsc_khz * 6;
-    params.min_slice = tsc_khz / 2;
-    params.boost = tsc_khz * 3;
+    tick_khz = tsc_khz;
 }
 
 void sched_add_cpu(struct runqueue *rq, u32 cpu)
@@ -174,8 +171,8 @@ static inline void limit_boost(const struct runqueue *rq, struct sched_entity *e
 {
     s64 ahead = (s64)(e->vruntime - rq->min_vruntime);
 
-    if (ahead < -(s64)params.boost || ahead > e->lag)
-        e->vruntime = rq->min_vruntime - params.boost;
+    if (ahead < -(s64)BOOST || ahead > e->lag)
+        e->vruntime = rq->min_vruntime - BOOST;
 }
 
 /* Whether e takes curr's place before the slice ends: it is behind by what a minimum slice costs
@@ -184,16 +181,16 @@ static bool preempts(const struct sched_entity *e, const struct sched_entity *cu
 {
     s64 behind = (s64)(curr->vruntime - e->vruntime);
 
-    return behind > 0 && (u64)behind > scale(params.min_slice, e->inverse);
+    return behind > 0 && (u64)behind > scale(MIN_SLICE, e->inverse);
 }
 
 /* curr's share of the time in which everybody has a turn. */
 static u64 slice_of(const struct runqueue *rq)
 {
-    u64 period = MAX(params.latency, rq->nr * params.min_slice);
+    u64 period = MAX(LATENCY, rq->nr * MIN_SLICE);
     u64 weight = rq->curr->weight;
 
-    return MAX(params.min_slice, period * weight / (rq->weight + weight));
+    return MAX(MIN_SLICE, period * weight / (rq->weight + weight));
 }
 
 static u64 next_event(const struct runqueue *rq)
