@@ -6,7 +6,6 @@
 #define SOCLE_CORE_CPUID_H
 
 #include "core/vcpu.h"
-#include "core/x86.h"
 
 #define XCR0_X87    BIT(0)
 #define XCR0_SSE    BIT(1)

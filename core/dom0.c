@@ -10,7 +10,6 @@
 #include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 
 #define MAX_PADDR_BITS     44 /* of dom0's map: beyond is nothing but the tables' own size */
 #define HDR_KERNEL_VERSION 0x20e

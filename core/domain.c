@@ -9,7 +9,6 @@
 #include "core/pvclock.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/tsc.h"
 
 #define DESTROY_VCPUS 16 /* of one piece */

@@ -7,8 +7,6 @@
 #include "core/abi.h"
 #include "core/npt.h"
 #include "core/pool.h"
-#include "core/spinlock.h"
-#include "core/types.h"
 
 #define DOMAIN_DEVICES    BIT(0) /* owns the machine's devices: ports, IOAPICs, interrupts */
 #define DOMAIN_HYPERCALLS BIT(1) /* may call everything in abi.h */

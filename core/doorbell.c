@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Doorbells: a hash table by address. */
 #include "core/doorbell.h"
-#include "core/abi.h"
 #include "core/domain.h"
 #include "core/event.h"
 #include "core/pool.h"

@@ -14,7 +14,6 @@
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/log.h"
-#include "core/x86.h"
 
 #define MAX_ELEMENTS 64 /* of a repeated string instruction in one go */
 

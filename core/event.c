@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Events for dom0's kernel. */
 #include "core/event.h"
-#include "core/abi.h"
 #include "core/frame.h"
 #include "core/paging.h"
 #include "core/pcpu.h"

@@ -16,7 +16,6 @@
 #define SOCLE_CORE_GMEM_H
 
 #include "core/vcpu.h"
-#include "core/x86.h"
 
 /* The guest-physical address of a linear one. `access`: PF_WRITE, PF_FETCH or 0; whether it is a
  * user's is decided by CPL. Rights are checked, and accessed and dirty bits set, as the processor

@@ -12,7 +12,6 @@
 #include "core/pcpu.h"
 #include "core/state.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/tsc.h"
 
 /* What KVM answers to a hypercall that it does not know, and to one from user mode. */

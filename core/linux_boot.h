@@ -6,7 +6,6 @@
 #define SOCLE_CORE_LINUX_BOOT_H
 
 #include "boot/boot_info.h"
-#include "core/types.h"
 
 #define LINUX_MAX_E820    128
 #define LINUX_PARAMS_SPAN 0x2000 /* what linux_placement.params has room for */

@@ -7,7 +7,6 @@
  *   pool=SIZE              Socle's heap without the frame table, as in 64M; if not given, 16 MiB
  * and a 64th of the memory */
 #include "core/main.h"
-#include "boot/boot_info.h"
 #include "boot/multiboot.h"
 #include "core/cpuid.h"
 #include "core/frame.h"
@@ -20,7 +19,6 @@
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
 #include "drivers/rtc.h"

@@ -4,7 +4,6 @@
 #define SOCLE_CORE_MAIN_H
 
 #include "boot/boot_info.h"
-#include "core/types.h"
 
 /* Called by start.asm, on the boot tables: the first 4 GiB one to one and at DIRECT_BASE, the image
  * high. */

@@ -9,7 +9,6 @@
 #include "core/pvclock.h"
 #include "core/trap.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/tsc.h"
 
 /* What `host` means: dom0 sets or asks for a stopped vCPU's state; the guest's own rules do not

@@ -20,7 +20,6 @@
 
 #include "core/pool.h"
 #include "core/spinlock.h"
-#include "core/types.h"
 
 #define NPT_LEVELS   4 /* level 0: 4 KiB leaves, 1: 2 MiB, 2: 1 GiB, 3: the root */
 #define NPT_GFN_BITS 36

@@ -5,7 +5,6 @@
 #define SOCLE_CORE_PCPU_H
 
 #include "core/sched.h"
-#include "core/types.h"
 
 /* A slot of Socle's address space per processor: struct pcpu at its start, the stack at its end,
  * between them nothing, so that a stack that overflows faults. */

@@ -17,7 +17,6 @@
 
 #include "core/heap.h"
 #include "core/spinlock.h"
-#include "core/types.h"
 
 #define SCHED_MAX_CPUS  256
 #define SCHED_CPU_WORDS (SCHED_MAX_CPUS / 64)

@@ -7,7 +7,6 @@
 #include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
 #include "drivers/tsc.h"

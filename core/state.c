@@ -7,7 +7,6 @@
 #include "core/lib.h"
 #include "core/msr.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 
 #define MSRS_MAX 256
 

@@ -15,7 +15,6 @@
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 #include "drivers/tsc.h"
 

@@ -5,10 +5,8 @@
 #ifndef SOCLE_CORE_VCPU_H
 #define SOCLE_CORE_VCPU_H
 
-#include "core/abi.h"
 #include "core/domain.h"
 #include "core/sched.h"
-#include "core/types.h"
 #include "core/vlapic.h"
 
 /* Work to do before the next entry, one word, tested once. Set by any processor, atomically. */

@@ -4,9 +4,6 @@
 #ifndef SOCLE_CORE_VENDOR_H
 #define SOCLE_CORE_VENDOR_H
 
-#include "core/abi.h"
-#include "core/npt.h"
-#include "core/types.h"
 #include "core/vcpu.h"
 
 struct pcpu;

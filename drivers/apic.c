@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/paging.h"
 #include "core/vlapic.h"
-#include "core/x86.h"
 
 #define LVTT_DEADLINE    0x40000u
 #define ICR_PENDING      0x1000u

@@ -4,7 +4,6 @@
 #include "core/paging.h"
 #include "core/panic.h"
 #include "core/pcpu.h"
-#include "core/x86.h"
 #include "svm/svm.h"
 
 #define EXIT_INT_INFO_VALID BIT(31)

@@ -6,7 +6,6 @@
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 
 #define MSR_VM_CR       0xc0010114
 #define MSR_VM_HSAVE_PA 0xc0010117

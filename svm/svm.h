@@ -4,9 +4,7 @@
 #ifndef SOCLE_SVM_SVM_H
 #define SOCLE_SVM_SVM_H
 
-#include "core/types.h"
 #include "core/vcpu.h"
-#include "core/x86.h"
 
 enum svm_exit {
     SVM_EXIT_WRITE_CR8 = 0x18,
