@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What every boot path (Multiboot 1, Multiboot 2, UEFI) hands to Socle: copied out of the loader's
  * memory, so that nothing of the loader's is needed afterwards but the modules. */
-#ifndef SOCLE_BOOT_BOOT_INFO_H
-#define SOCLE_BOOT_BOOT_INFO_H
+#pragma once
 
 #include "core/types.h"
 
@@ -69,5 +68,3 @@ void boot_space_take(struct boot_space *s, paddr_t start, paddr_t end);
  * of align, a power of two. 0: there is none. */
 paddr_t boot_space_find(const struct boot_space *s, paddr_t low, paddr_t high, u64 size, u64 align,
                         bool highest);
-
-#endif

@@ -2,8 +2,7 @@
 /* Reads what a Multiboot loader left in memory. Called once, by the boot entry. The input is not
  * trusted to be well formed: sizes and strings are bounded, and nothing is followed that `phys`
  * doesn't allow. */
-#ifndef SOCLE_BOOT_MULTIBOOT_H
-#define SOCLE_BOOT_MULTIBOOT_H
+#pragma once
 
 #include "boot/boot_info.h"
 
@@ -23,5 +22,3 @@ int multiboot1_parse(paddr_t info, boot_phys_fn phys, struct boot_info *bi);
 
 /* info: 8-byte aligned, max_len bytes may be read. Command lines are taken as they are. */
 int multiboot2_parse(const void *info, size_t max_len, struct boot_info *bi);
-
-#endif

@@ -10,8 +10,7 @@
  *
  * "gpa" arguments name whole, page-aligned pages of dom0's own RAM (dom0's guest-physical addresses
  * are machine addresses). Socle copies what it reads there once, before it checks it. */
-#ifndef SOCLE_CORE_ABI_H
-#define SOCLE_CORE_ABI_H
+#pragma once
 
 #ifdef __KERNEL__
 #include <linux/types.h>
@@ -385,5 +384,3 @@ struct socle_vcpu_stats {
     u64 cpu_ns;
     u64 count[SOCLE_STATS];
 };
-
-#endif

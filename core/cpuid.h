@@ -2,8 +2,7 @@
 /* What CPUID tells each domain, and what follows from it: which bits of CR4, EFER and XCR0 a vCPU
  * may have. Dom0 sees the processor through one allow-list; a guest sees the table that dom0 gave
  * its vCPU. Called by the exit handlers, and for state that dom0 sets on a stopped vCPU. */
-#ifndef SOCLE_CORE_CPUID_H
-#define SOCLE_CORE_CPUID_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -33,5 +32,3 @@ u64 cpuid_efer_mask(const struct vcpu *v);
 
 /* v may have this XCR0. */
 bool cpuid_xcr0_legal(const struct vcpu *v, u64 xcr0);
-
-#endif

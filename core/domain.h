@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A domain: memory, vCPUs and what they are charged to. Dom0 is one too; what it may do more is in
  * `flags`. */
-#ifndef SOCLE_CORE_DOMAIN_H
-#define SOCLE_CORE_DOMAIN_H
+#pragma once
 
 #include "core/abi.h"
 #include "core/npt.h"
@@ -68,5 +67,3 @@ struct domain *domain_after(struct domain *d);
 
 /* Fills one entry of a list. */
 void domain_describe(struct domain *d, struct socle_domain_info *out);
-
-#endif

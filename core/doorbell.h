@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Doorbells (KVM_IOEVENTFD): addresses of a domain where a write raises an event for dom0 and the
  * guest goes on. A hash table of pages charged to the domain, under a lock of its own. */
-#ifndef SOCLE_CORE_DOORBELL_H
-#define SOCLE_CORE_DOORBELL_H
+#pragma once
 
 #include "core/types.h"
 
@@ -19,5 +18,3 @@ int doorbell_remove(struct domain *d, u64 addr, u64 info, u64 data);
 
 /* With the domain. */
 void doorbell_free_all(struct domain *d);
-
-#endif

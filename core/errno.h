@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Error numbers, with Linux's values because dom0's kernel receives them. Returned negated. */
-#ifndef SOCLE_CORE_ERRNO_H
-#define SOCLE_CORE_ERRNO_H
+#pragma once
 
 #define E_PERM      1
 #define E_NOENT     2
@@ -18,5 +17,3 @@
 #define E_NOSYS     38
 #define E_OVERFLOW  75
 #define E_OPNOTSUPP 95
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Events for dom0's kernel: a page of bits and one interrupt vector (abi.h, struct socle_events).
  */
-#ifndef SOCLE_CORE_EVENT_H
-#define SOCLE_CORE_EVENT_H
+#pragma once
 
 #include "core/types.h"
 
@@ -13,5 +12,3 @@ void event_raise(u32 port);
 /* Registers dom0's page and vector (gpa 0: ends it). 0, -E_INVAL (vector, gpa), -E_PERM (not dom0's
  * page), -E_BUSY (there is one, or another call is at it). */
 int event_register(u64 gpa, u64 vector);
-
-#endif

@@ -2,8 +2,7 @@
 /* What an exit means, once for both vendors. Called by the run loops with rip, rflags, gpr and
  * next_rip in struct vcpu; each either completes the instruction (vcpu_skip), raises an exception,
  * or leaves. */
-#ifndef SOCLE_CORE_EXITS_H
-#define SOCLE_CORE_EXITS_H
+#pragma once
 
 #include "core/insn.h"
 #include "core/vcpu.h"
@@ -43,5 +42,3 @@ enum vcpu_action hypercall(struct vcpu *d, s64 *result);
  * bytes of v->page->data (and INS takes the rest from there). v->page->data must stay as it is over
  * a SOCLE_EXIT_FAULT that comes between the answer and the end of an INS. */
 enum vcpu_action emulate_complete(struct vcpu *v);
-
-#endif

@@ -7,8 +7,7 @@
  * A lend counts mappings in guests, one per 4 KiB page. Large leaves count in their 2 MiB group, so
  * that one costs one increment; so a lend is given back in the units it was taken in (`huge`), and
  * splitting a 2 MiB leaf says so here. */
-#ifndef SOCLE_CORE_FRAME_H
-#define SOCLE_CORE_FRAME_H
+#pragma once
 
 #include "core/types.h"
 
@@ -66,5 +65,3 @@ u64 frame_lent_pages(void);
  * is not dom0's, -E_OVERFLOW. Each pin needs its unpin, after Socle's mapping is gone. */
 int frame_pin_shared(pfn_t pfn);
 void frame_unpin_shared(pfn_t pfn);
-
-#endif

@@ -12,8 +12,7 @@
  *   vcpu_exit(v, SOCLE_EXIT_FAULT), and the instruction starts again later;
  * - -E_INVAL: no memory is there: MMIO, a write to ROM, and for dom0 itself all that is not mapped.
  */
-#ifndef SOCLE_CORE_GMEM_H
-#define SOCLE_CORE_GMEM_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -43,5 +42,3 @@ static inline bool vcpu_is_64bit(const struct vcpu *v)
 {
     return (v->sregs.efer & EFER_LMA) && (v->sregs.seg[SOCLE_SEG_CS].attr & BIT(9));
 }
-
-#endif

@@ -5,8 +5,7 @@
  *
  * Keys are compared modulo 2^64: all keys in a heap at a time must lie within 2^63 of each other.
  */
-#ifndef SOCLE_CORE_HEAP_H
-#define SOCLE_CORE_HEAP_H
+#pragma once
 
 #include "core/types.h"
 
@@ -48,5 +47,3 @@ void heap_remove(struct heap *h, struct heap_node *n);
 /* The node after n in a walk over all nodes from heap_first() on, parents before children; NULL at
  * the end. The heap must not change meanwhile. */
 struct heap_node *heap_next(const struct heap_node *n);
-
-#endif

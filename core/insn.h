@@ -3,8 +3,7 @@
  * of those that may access emulated memory (MMIO). Pure functions on bytes and numbers, without
  * state or side effects; anyone may call them. Reading guest memory and writing registers is the
  * caller's work. */
-#ifndef SOCLE_CORE_INSN_H
-#define SOCLE_CORE_INSN_H
+#pragma once
 
 #include "core/types.h"
 
@@ -126,5 +125,3 @@ u64 insn_string_dst(const struct insn *insn, const u64 gprs[16], u64 es_base);
  * src the memory operand, compared as CMP does; for BT* src is the bit number; for shifts src is
  * the count. Any other op returns src. */
 u64 insn_alu(enum insn_op op, u64 dst, u64 src, u8 size, u64 *rflags);
-
-#endif

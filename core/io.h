@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Port input and output. For drivers/ and for the exits that pass a port access through. */
-#ifndef SOCLE_CORE_IO_H
-#define SOCLE_CORE_IO_H
+#pragma once
 
 #include "core/types.h"
 
@@ -25,5 +24,3 @@ static inline u32 inl(u16 port)
     __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
     return value;
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Interrupts: physical ones on their way to dom0, messages between virtual local APICs, and what a
  * write to a virtual local APIC asks for. */
-#ifndef SOCLE_CORE_IRQ_H
-#define SOCLE_CORE_IRQ_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -23,5 +22,3 @@ void vcpu_timer_changed(struct vcpu *v);
 
 /* Sets the physical timer of this processor to its next event. */
 void irq_arm_timer(void);
-
-#endif

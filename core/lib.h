@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Memory and string functions and formatted output into buffers: the part of a C library that Socle
  * needs. Anyone may call these; none allocates. */
-#ifndef SOCLE_CORE_LIB_H
-#define SOCLE_CORE_LIB_H
+#pragma once
 
 #include "core/types.h"
 #include <stdarg.h>
@@ -72,5 +71,3 @@ static inline u64 scale(u64 value, u64 factor)
 {
     return (u64)(((unsigned __int128)value * factor) >> 32);
 }
-
-#endif

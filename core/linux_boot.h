@@ -2,8 +2,7 @@
 /* Dom0's kernel: checks a bzImage, says where it and its data go, fills its boot parameters. Pure
  * computation for the dom0 builder, by Linux's Documentation/x86/boot.rst; nothing here moves
  * memory. */
-#ifndef SOCLE_CORE_LINUX_BOOT_H
-#define SOCLE_CORE_LINUX_BOOT_H
+#pragma once
 
 #include "boot/boot_info.h"
 
@@ -43,5 +42,3 @@ int linux_place(struct boot_space *s, const struct linux_image *image,
  * shall scan for it. Returns 0, -E_2BIG if map_count is over LINUX_MAX_E820. */
 int linux_fill_boot_params(void *page, const void *file, const struct linux_placement *place,
                            const struct mem_range *map, size_t map_count, paddr_t rsdp);
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Socle's log: every line goes to the serial port and into a ring that dom0 can read. Any processor
  * may call it at any time; it never blocks on a domain. */
-#ifndef SOCLE_CORE_LOG_H
-#define SOCLE_CORE_LOG_H
+#pragma once
 
 #include "core/types.h"
 
@@ -38,5 +37,3 @@ size_t log_read(u64 *pos, void *buf, size_t len);
  * goes besides the ring (NULL: nowhere). The sink is called with the lock held and must not log. */
 extern u64 (*log_clock)(void);
 extern void (*log_sink)(const char *text, size_t len);
-
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Facts about this image and this machine, and the machine's reset. Anyone may ask. */
-#ifndef SOCLE_CORE_MACHINE_H
-#define SOCLE_CORE_MACHINE_H
+#pragma once
 
 #include "core/types.h"
 
@@ -15,5 +14,3 @@ void build_id_text(char *text, size_t size);
 
 /* By the chipset's reset register, the keyboard controller, or a triple fault. */
 NORETURN void machine_reset(void);
-
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The boot, from the entry to the run loop; and what its parts share. */
-#ifndef SOCLE_CORE_MAIN_H
-#define SOCLE_CORE_MAIN_H
+#pragma once
 
 #include "boot/boot_info.h"
 
@@ -45,5 +44,3 @@ void dom0_check_modules(const struct boot_info *bi);
  * firmware's RSDP was found, 0 where only the copy in *bi is known. Ends the boot where it can't.
  */
 void dom0_build(const struct boot_info *bi, const struct addr_range *heap, paddr_t rsdp);
-
-#endif

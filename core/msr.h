@@ -2,8 +2,7 @@
 /* Model-specific registers that a vCPU has in Socle. The others are dom0's business for a guest,
  * and for dom0 itself the processor's own, of which it may read a list. Exit handlers are in
  * core/exits.h. */
-#ifndef SOCLE_CORE_MSR_H
-#define SOCLE_CORE_MSR_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -17,5 +16,3 @@ enum vcpu_action msr_complete(struct vcpu *v);
 
 /* Sets APIC_BASE to any mode. The vCPU is stopped. -E_INVAL: not legal. */
 int msr_set_apic_base(struct vcpu *v, u64 value);
-
-#endif

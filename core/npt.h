@@ -15,8 +15,7 @@
  * vCPU on these tables, before its next entry. It must not take npt->lock meanwhile, since the
  * holder may be waiting for it. So no table is freed under a walk, and when npt_unmap() returns
  * nobody uses the old frames any more. */
-#ifndef SOCLE_CORE_NPT_H
-#define SOCLE_CORE_NPT_H
+#pragma once
 
 #include "core/pool.h"
 #include "core/spinlock.h"
@@ -114,5 +113,3 @@ int npt_destroy_piece(struct npt *npt);
  * cleared before the call, and lookups that began before it are over. Called with npt->lock held:
  * it must not wait for a processor that merely spins for that lock. */
 void npt_flush(struct npt *npt);
-
-#endif

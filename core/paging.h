@@ -3,8 +3,7 @@
  * the pages that it shares with dom0, and a few windows per processor for one access each to
  * anything else. No guest's and none of dom0's memory is mapped here otherwise. One set of tables
  * for all processors. */
-#ifndef SOCLE_CORE_PAGING_H
-#define SOCLE_CORE_PAGING_H
+#pragma once
 
 #include "core/types.h"
 
@@ -57,5 +56,3 @@ void window_unmap(unsigned int slot);
  * the boot the caller has asked the frame table. */
 void phys_read(void *dst, paddr_t src, size_t len);
 void phys_write(paddr_t dst, const void *src, size_t len);
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The end of the line: for Socle's own broken invariants only, never for what a domain or a caller
  * did. */
-#ifndef SOCLE_CORE_PANIC_H
-#define SOCLE_CORE_PANIC_H
+#pragma once
 
 #include "core/types.h"
 
@@ -15,5 +14,3 @@ NORETURN void panic(const char *fmt, ...) PRINTF_LIKE(1, 2);
         if (unlikely(!(cond)))                                               \
             panic("%s:%d: assertion failed: %s", __FILE__, __LINE__, #cond); \
     } while (0)
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What belongs to one physical processor. Found from the stack pointer, so that no segment register
  * is needed: guests' FS, GS and TR may stay loaded while Socle runs. */
-#ifndef SOCLE_CORE_PCPU_H
-#define SOCLE_CORE_PCPU_H
+#pragma once
 
 #include "core/sched.h"
 
@@ -90,5 +89,3 @@ void pcpu_flush_host_pending(void);
 
 /* Makes GDT, TSS, IDT and control registers of the calling processor Socle's own. */
 void pcpu_init_tables(struct pcpu *cpu);
-
-#endif

@@ -3,8 +3,7 @@
  * the domain that causes it. Any part may call it, on any processor; the pool's lock is taken
  * inside and nothing is locked under it. Running out is NULL, never a panic: callers return
  * -E_NOMEM. */
-#ifndef SOCLE_CORE_POOL_H
-#define SOCLE_CORE_POOL_H
+#pragma once
 
 #include "core/types.h"
 
@@ -28,5 +27,3 @@ void pool_free(void *page, struct charge *charge);
 
 u64 pool_free_pages(void);
 u64 pool_total_pages(void);
-
-#endif

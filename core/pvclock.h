@@ -3,8 +3,7 @@
  * and the TSC's rate, and the wall-clock time at which the clock was 0. All of a domain's vCPUs
  * count from the same moment with the same factors, so they agree to the nanosecond however long it
  * is ago. */
-#ifndef SOCLE_CORE_PVCLOCK_H
-#define SOCLE_CORE_PVCLOCK_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -25,5 +24,3 @@ void pvclock_changed(struct vcpu *v);
 
 /* The work of PENDING_CLOCK, before an entry. */
 enum vcpu_action pvclock_update(struct vcpu *v);
-
-#endif

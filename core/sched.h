@@ -12,8 +12,7 @@
  * "kick" results: the processor that has to call sched_pick() and sched_next_event() again, which
  * may be the caller's own, or SCHED_NO_KICK. The caller sends the interrupt; it must never be lost.
  */
-#ifndef SOCLE_CORE_SCHED_H
-#define SOCLE_CORE_SCHED_H
+#pragma once
 
 #include "core/heap.h"
 #include "core/spinlock.h"
@@ -182,5 +181,3 @@ static inline bool sched_loaded(const struct sched_entity *e)
 {
     return __atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & SCHED_F_LOADED;
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Ticket locks. Interrupts are always off in Socle, so a lock needs no interrupt variant; no lock
  * is held across work that a domain can prolong. Lock order: domain > run queue > pool > log. */
-#ifndef SOCLE_CORE_SPINLOCK_H
-#define SOCLE_CORE_SPINLOCK_H
+#pragma once
 
 #include "core/types.h"
 
@@ -32,5 +31,3 @@ static inline void spin_unlock(struct spinlock *l)
 {
     __atomic_store_n(&l->owner, (u16)(l->owner + 1), __ATOMIC_RELEASE);
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A stopped vCPU's state, as dom0 gets and sets it (SOCLE_STATE_* in abi.h). All that could make
  * the processor refuse the vCPU, or fault in Socle when the state is loaded, is refused here. */
-#ifndef SOCLE_CORE_STATE_H
-#define SOCLE_CORE_STATE_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -11,5 +10,3 @@
  * state), -E_OPNOTSUPP. After an error nothing has changed. */
 int state_get(struct vcpu *v, u64 section, void *buf, u32 len);
 int state_set(struct vcpu *v, u64 section, void *buf, u32 len);
-
-#endif

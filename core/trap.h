@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Exceptions and interrupts that reach Socle itself. */
-#ifndef SOCLE_CORE_TRAP_H
-#define SOCLE_CORE_TRAP_H
+#pragma once
 
 #include "core/types.h"
 
@@ -20,5 +19,3 @@ void trap_init_cpu(void);
 
 /* Reads an MSR that may not exist: false when the processor raised #GP. */
 bool rdmsr_safe(u32 msr, u64 *value);
-
-#endif

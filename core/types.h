@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Integer and address types, and the few macros that every part uses. Anyone may include this. */
-#ifndef SOCLE_CORE_TYPES_H
-#define SOCLE_CORE_TYPES_H
+#pragma once
 
 #include "core/errno.h"
 #include <stdbool.h>
@@ -45,5 +44,3 @@ typedef u64 pfn_t;   /* page frame number: an address >> PAGE_SHIFT */
 #define UNUSED            __attribute__((unused))
 #define likely(x)         __builtin_expect(!!(x), 1)
 #define unlikely(x)       __builtin_expect(!!(x), 0)
-
-#endif

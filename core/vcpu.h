@@ -2,8 +2,7 @@
 /* A virtual processor: what the vendor parts and core know of it, its life between runnable,
  * blocked and stopped, and its exits to dom0. The run loop in svm/ and vmx/ calls the functions of
  * the second half. */
-#ifndef SOCLE_CORE_VCPU_H
-#define SOCLE_CORE_VCPU_H
+#pragma once
 
 #include "core/domain.h"
 #include "core/sched.h"
@@ -269,5 +268,3 @@ void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);
 
 /* Triple fault. */
 enum vcpu_action vcpu_shutdown(struct vcpu *v);
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The one table through which core reaches svm/ or vmx/. Nothing of it is called on the exit path.
  */
-#ifndef SOCLE_CORE_VENDOR_H
-#define SOCLE_CORE_VENDOR_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -47,5 +46,3 @@ extern const struct vendor_ops *vendor;
 extern bool vendor_plain; /* optional features stay unused */
 extern const struct vendor_ops svm_ops;
 extern const struct vendor_ops vmx_ops;
-
-#endif

@@ -6,8 +6,7 @@
  * Only the processor that the vCPU belongs to may call these functions, with the exception of
  * vlapic_post(), vlapic_accepts(), vlapic_match() and vlapic_mode(), which any processor may call
  * at any time, and of the decoders, which have no state. */
-#ifndef SOCLE_CORE_VLAPIC_H
-#define SOCLE_CORE_VLAPIC_H
+#pragma once
 
 #include "core/types.h"
 #include "core/x86.h"
@@ -227,5 +226,3 @@ bool vlapic_match(const struct vlapic *l, u32 dest, bool logical);
  * MSI address, INIT de-assert). */
 int apic_msg_from_icr(u64 icr, bool x2apic, struct apic_msg *msg);
 int apic_msg_from_msi(u64 addr, u32 data, struct apic_msg *msg);
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Processor instructions and the architecture's constants that core, drivers and the vendor parts
  * share. Names as in the vendors' manuals and Linux. */
-#ifndef SOCLE_CORE_X86_H
-#define SOCLE_CORE_X86_H
+#pragma once
 
 #include "core/types.h"
 
@@ -223,5 +222,3 @@ static inline bool is_canonical(u64 va)
 {
     return (u64)((s64)(va << 16) >> 16) == va;
 }
-
-#endif

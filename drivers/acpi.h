@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The few static ACPI tables that Socle reads at boot; dom0 does the rest. Tables are read through
  * a callback, one small piece at a time, and a bad one is left out with a line in the log. */
-#ifndef SOCLE_DRIVERS_ACPI_H
-#define SOCLE_DRIVERS_ACPI_H
+#pragma once
 
 #include "core/types.h"
 
@@ -36,5 +35,3 @@ int acpi_find_table(const struct acpi_root *root, const char *sig, paddr_t *pa, 
 /* Fills *info from MADT and FADT. Returns 0, or -E_NOENT without a MADT that names a
  * processor (the rest is filled all the same). */
 int acpi_parse(const struct acpi_root *root, struct acpi_info *info);
-
-#endif

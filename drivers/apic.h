@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The physical local APIC, which Socle alone drives: xAPIC by its page, x2APIC by its MSRs,
  * whichever the firmware left on (x2APIC is turned on where the processor has it). */
-#ifndef SOCLE_DRIVERS_APIC_H
-#define SOCLE_DRIVERS_APIC_H
+#pragma once
 
 #include "core/types.h"
 
@@ -51,5 +50,3 @@ bool apic_is_level(u8 vector);
 /* Dom0's logical destination, so that its devices' logical interrupts find this processor. xAPIC
  * only. */
 void apic_set_logical(u32 ldr, u32 dfr);
-
-#endif

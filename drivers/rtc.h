@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The CMOS clock, read once at boot, before dom0 owns it. */
-#ifndef SOCLE_DRIVERS_RTC_H
-#define SOCLE_DRIVERS_RTC_H
+#pragma once
 
 #include "core/types.h"
 
@@ -14,5 +13,3 @@ enum { RTC_SEC, RTC_MIN, RTC_HOUR, RTC_DAY, RTC_MONTH, RTC_YEAR, RTC_STATUS_B, R
 
 /* rtc_read()'s arithmetic, on register values. */
 u64 rtc_decode(const u8 regs[RTC_REGS]);
-
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The time-stamp counter: Socle's only clock. */
-#ifndef SOCLE_DRIVERS_TSC_H
-#define SOCLE_DRIVERS_TSC_H
+#pragma once
 
 #include "core/types.h"
 
@@ -19,5 +18,3 @@ u64 tsc_uptime_ns(void);
 /* These are kvmclock's: ns = (ticks << shift or >> -shift) * mul >> 32. */
 extern u32 tsc_pv_mul;
 extern s8 tsc_pv_shift;
-
-#endif

@@ -2,8 +2,7 @@
 /* A 16550 serial port, output only and polled: Socle's console. Dom0 drives the same port, so Socle
  * leaves its settings alone where they are right, and never touches its interrupts once it runs.
  * The log's lock serialises callers. */
-#ifndef SOCLE_DRIVERS_UART_H
-#define SOCLE_DRIVERS_UART_H
+#pragma once
 
 #include "core/types.h"
 
@@ -16,5 +15,3 @@ void uart_init(u16 port);
 
 /* The log's sink: a newline goes out as CR LF. A character that waits too long for room is lost. */
 void uart_write(const char *text, size_t len);
-
-#endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the VMCB's layout (AMD APM vol. 2, appendix B) and what svm/'s files share. Private to
  * svm/. */
-#ifndef SOCLE_SVM_SVM_H
-#define SOCLE_SVM_SVM_H
+#pragma once
 
 #include "core/vcpu.h"
 
@@ -179,6 +178,4 @@ static inline void svm_recheck_interrupts(void)
 {
     write_cr8(0);
 }
-#endif
-
 #endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: the VMCS's fields (Intel SDM vol. 3D, appendix B) and what vmx/'s files share. Private
  * to vmx/. */
-#ifndef SOCLE_VMX_VMX_H
-#define SOCLE_VMX_VMX_H
+#pragma once
 
 #include "core/panic.h"
 #include "core/types.h"
@@ -253,6 +252,4 @@ static inline void vmx_idle(void)
 {
     __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
 }
-#endif
-
 #endif
