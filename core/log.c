@@ -43,15 +43,20 @@ static void put_line(const char *line, size_t len)
         log_sink(line, len);
 }
 
-static void log_line(const char *mark, bool emergency, const char *fmt, va_list ap)
+void log_print(const char *mark, const char *fmt, ...)
 {
     char line[LOG_PREFIX + LOG_TEXT + 1];
     u64 us = now_us();
-    size_t start = (size_t)fmt_print(line, LOG_PREFIX, "[%5lu.%06lu] socle: %s", us / 1000000,
-                                     us % 1000000, mark);
-    size_t len = (size_t)fmt_vprint(line + start, LOG_TEXT + 1, fmt, ap);
-    size_t end = start + MIN(len, LOG_TEXT);
+    size_t start, len, end;
     bool locked = true;
+    va_list ap;
+
+    start = (size_t)fmt_print(line, LOG_PREFIX, "[%5lu.%06lu] socle: %s", us / 1000000,
+                              us % 1000000, mark ? mark : "");
+    va_start(ap, fmt);
+    len = (size_t)fmt_vprint(line + start, LOG_TEXT + 1, fmt, ap);
+    va_end(ap);
+    end = start + MIN(len, LOG_TEXT);
 
     /* Text may come from a domain: it can neither fake a second line nor steer a terminal. */
     for (size_t i = start; i < end; i++)
@@ -59,29 +64,14 @@ static void log_line(const char *mark, bool emergency, const char *fmt, va_list 
             line[i] = '?';
     line[end++] = '\n';
 
-    if (emergency)
-        locked = lock_bounded();
-    else
+    if (mark)
         spin_lock(&log_lock);
+    else
+        locked = lock_bounded();
     put_line(line, end);
     if (locked)
         spin_unlock(&log_lock);
 }
-
-#define LOG_FUNCTION(name, mark, emergency) \
-    void name(const char *fmt, ...)         \
-    {                                       \
-        va_list ap;                         \
-                                            \
-        va_start(ap, fmt);                  \
-        log_line(mark, emergency, fmt, ap); \
-        va_end(ap);                         \
-    }
-
-LOG_FUNCTION(log_info, "", false)
-LOG_FUNCTION(log_warn, "warning: ", false)
-LOG_FUNCTION(log_error, "error: ", false)
-LOG_FUNCTION(log_emergency, "", true)
 
 /* A bucket: `count` lines are in it, one leaks out each period since window_start. */
 static bool limit_pass(struct log_limit *l, u64 now, u32 *left_out)

@@ -5,10 +5,13 @@
 
 #include "core/types.h"
 
-/* One line without its newline; cut at 240 characters. */
-void log_info(const char *fmt, ...) PRINTF_LIKE(1, 2);
-void log_warn(const char *fmt, ...) PRINTF_LIKE(1, 2);
-void log_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* One line without its newline; cut at 240 characters. The emergency is panic's: it waits only a
+ * bounded time for the log's lock, then writes without it. */
+#define log_info(...)      log_print("", __VA_ARGS__)
+#define log_warn(...)      log_print("warning: ", __VA_ARGS__)
+#define log_error(...)     log_print("error: ", __VA_ARGS__)
+#define log_emergency(...) log_print(NULL, __VA_ARGS__)
+void log_print(const char *mark, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* For lines that a domain can cause: at most a burst of 20 and then 5 a second per call site's
  * state; what was left out is counted and said with the next line that passes. */
@@ -24,9 +27,6 @@ bool log_allowed(struct log_limit *limit);
         if (log_allowed(&limit_))       \
             log_warn(__VA_ARGS__);      \
     } while (0)
-
-/* For panic: waits only a bounded time for the log's lock, then writes without it. */
-void log_emergency(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 /* Copies up to len bytes of the log from position *pos (bytes since boot) into buf, or from the
  * oldest byte that is still there when *pos has been overwritten, and moves *pos behind them.

@@ -23,28 +23,18 @@ WEAK NORETURN void panic(const char *fmt, ...)
 }
 
 /* Silent unless SOCLE_TEST_LOG is set. */
-static void host_log(const char *level, const char *fmt, va_list ap)
+WEAK void log_print(const char *mark, const char *fmt, ...)
 {
+    va_list ap;
+
     if (!getenv("SOCLE_TEST_LOG"))
         return;
-    fprintf(stderr, "%s: ", level);
+    va_start(ap, fmt);
+    fputs(mark ? mark : "", stderr);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
+    va_end(ap);
 }
-
-#define HOST_LOG(name, level)            \
-    WEAK void name(const char *fmt, ...) \
-    {                                    \
-        va_list ap;                      \
-                                         \
-        va_start(ap, fmt);               \
-        host_log(level, fmt, ap);        \
-        va_end(ap);                      \
-    }
-
-HOST_LOG(log_info, "info")
-HOST_LOG(log_warn, "warning")
-HOST_LOG(log_error, "error")
 
 WEAK bool log_allowed(struct log_limit *limit)
 {
