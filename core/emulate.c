@@ -537,12 +537,17 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
 
 /* ---- port I/O ---- */
 
-static enum vcpu_action ask_io(struct vcpu *v)
+static enum vcpu_action ask_io(struct vcpu *v, enum io_kind kind, u16 port, u8 size, u32 count)
 {
-    v->page->io.port = v->io.port;
-    v->page->io.size = v->io.size;
-    v->page->io.in = v->io.kind == IO_IN || v->io.kind == IO_INS;
-    v->page->io.count = v->io.count;
+    v->io.kind = kind;
+    v->io.size = size;
+    v->io.count = count;
+    v->io.rip = v->rip;
+    v->io.next_rip = v->next_rip;
+    v->page->io.port = port;
+    v->page->io.size = size;
+    v->page->io.in = kind == IO_IN || kind == IO_INS;
+    v->page->io.count = count;
     return vcpu_exit(v, SOCLE_EXIT_IO);
 }
 
@@ -556,15 +561,9 @@ enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in)
         v->count[SOCLE_STAT_DOORBELL]++;
         return vcpu_skip(v);
     }
-    v->io = (struct io_state){.kind = in ? IO_IN : IO_OUT,
-                              .size = size,
-                              .port = port,
-                              .count = 1,
-                              .rip = v->rip,
-                              .next_rip = v->next_rip};
     if (!in)
         memcpy(v->page->data, &data, sizeof(data));
-    return ask_io(v);
+    return ask_io(v, in ? IO_IN : IO_OUT, port, size, 1);
 }
 
 /* How many elements from gva on one exit can carry: of one page, but one may cross into the next.
@@ -596,16 +595,8 @@ static enum vcpu_action string_io(struct emulation *e)
               : gmem_access_linear(v, gva, v->page->data, n * i->op_size, 0);
     if (err || e->special)
         return leave(e, err ? err : -E_OPNOTSUPP);
-    v->io = (struct io_state){.kind = ins ? IO_INS : IO_OUTS,
-                              .size = i->op_size,
-                              .port = (u16)v->gpr[RDX],
-                              .count = n,
-                              .rip = v->rip,
-                              .next_rip = v->next_rip,
-                              .gva = gva,
-                              .addr_size = i->addr_size,
-                              .rep = i->rep};
-    return ask_io(v);
+    v->io = (struct io_state){.gva = gva, .addr_size = i->addr_size, .rep = i->rep};
+    return ask_io(v, ins ? IO_INS : IO_OUTS, (u16)v->gpr[RDX], i->op_size, n);
 }
 
 static enum vcpu_action complete_string_io(struct vcpu *v, const struct io_state *io)

@@ -304,7 +304,7 @@ static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u32 index, u
     v->page->msr.index = index;
     v->page->msr.error = 0;
     v->page->msr.value = value;
-    v->io = (struct io_state){.kind = kind, .msr = index, .rip = v->rip, .next_rip = v->next_rip};
+    v->io = (struct io_state){.kind = kind, .rip = v->rip, .next_rip = v->next_rip};
     return vcpu_exit(v, kind == IO_MSR_READ ? SOCLE_EXIT_MSR_READ : SOCLE_EXIT_MSR_WRITE);
 }
 

@@ -731,7 +731,6 @@ void vcpu_take_answer(struct vcpu *v)
     } else if (v->io.kind == IO_IN || v->io.kind == IO_MMIO_READ) {
         v->io.data = *(const volatile u64 *)p->data;
     }
-    v->io.answered = true;
     if (v->io.kind != IO_NONE)
         vcpu_set_pending(v, PENDING_COMPLETE);
     vcpu_set_pending(v, PENDING_EVENT);

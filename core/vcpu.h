@@ -57,14 +57,11 @@ enum io_kind {
 struct io_state {
     enum io_kind kind;
     u8 size;
-    u16 port;
     u32 count;
     gpa_t gpa;
-    u32 msr;
-    u32 error;     /* MSR: dom0 wants #GP */
-    bool answered; /* dom0's answer is in data */
-    u64 data;
-    u64 rip; /* of the instruction and the one after it: nothing is completed elsewhere */
+    u32 error; /* MSR: dom0 wants #GP */
+    u64 data;  /* dom0's answer */
+    u64 rip;   /* of the instruction and the one after it: nothing is completed elsewhere */
     u64 next_rip;
     gva_t gva; /* IO_INS, IO_OUTS: first element, address size, REP */
     u8 addr_size;

@@ -188,7 +188,6 @@ static enum vcpu_action answer(void)
         model.page.data[i] = (u8)take(1);
     if (v->io.kind == IO_IN || v->io.kind == IO_MMIO_READ)
         v->io.data = load_u64(model.page.data);
-    v->io.answered = true;
     if (v->io.kind != IO_NONE && v->io.kind != IO_MMIO_WRITE)
         return emulate_complete(v);
     v->io.kind = IO_NONE;

@@ -69,7 +69,6 @@ static enum vcpu_action run_answered(void)
     assert_int_not_equal(v->io.kind, IO_NONE);
     if (v->io.kind == IO_IN || v->io.kind == IO_MMIO_READ)
         v->io.data = load_u64(model.page.data);
-    v->io.answered = true;
     if (v->io.kind == IO_MMIO_WRITE) {
         v->io.kind = IO_NONE;
         return VCPU_RESUME;
