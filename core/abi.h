@@ -142,14 +142,13 @@ struct socle_domain_list {
 };
 
 /* SOCLE_HC_VCPU_RUN */
-#define SOCLE_RUN_COMPLETE_ONLY \
-    0x1 /* finish a pending I/O instruction, then stop: SOCLE_EXIT_NONE */
+#define SOCLE_RUN_COMPLETE_ONLY 0x1 /* finish a pending I/O instruction, then stop: EXIT_NONE */
 
 #define SOCLE_RAN_EXIT        0 /* the vCPU's page says why; it stays stopped until the next RUN */
 #define SOCLE_RAN_INTERRUPTED 1 /* dom0 has an interrupt; the vCPU stays runnable; call again */
-#define SOCLE_RAN_BLOCKED                                                        \
-    2 /* the vCPU waits (HLT, wait for SIPI); Socle wakes and runs it by itself; \
-       * its event port is raised at the next exit that needs dom0 */
+/* The vCPU waits (HLT, wait for SIPI); Socle wakes and runs it by itself; its event port is raised
+ * at the next exit that needs dom0. */
+#define SOCLE_RAN_BLOCKED 2
 
 /* SOCLE_HC_VCPU_SIGNAL */
 #define SOCLE_SIGNAL_NMI        1
@@ -260,11 +259,9 @@ struct socle_vcpu_page {
 };
 
 /* SOCLE_HC_VCPU_GET/SET sections */
-#define SOCLE_STATE_REGS 1 /* struct socle_regs */
-#define SOCLE_STATE_SREGS \
-    2 /* struct socle_sregs; SET: -EINVAL when the processor cannot be in that state */
-#define SOCLE_STATE_XSAVE \
-    3 /* standard-format XSAVE area of the features in XCR0's supported mask */
+#define SOCLE_STATE_REGS        1 /* struct socle_regs */
+#define SOCLE_STATE_SREGS       2 /* struct socle_sregs; SET: -EINVAL if they cannot be together */
+#define SOCLE_STATE_XSAVE       3 /* standard-format XSAVE area of what XCR0 can have */
 #define SOCLE_STATE_XCR0        4 /* u64 */
 #define SOCLE_STATE_MSRS        5 /* struct socle_msr[], at most 256; the result is the number done */
 #define SOCLE_STATE_LAPIC       6  /* 1024 bytes, as KVM_GET_LAPIC */

@@ -187,10 +187,9 @@ static inline u64 xgetbv(u32 index)
 
 static inline void xsave(void *area, u64 mask)
 {
-    __asm__ volatile("xsave64 (%0)"
-                     :
-                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
-                     : "memory");
+    u32 low = (u32)mask, high = (u32)(mask >> 32);
+
+    __asm__ volatile("xsave64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
 /* area: 512 bytes, 16-byte aligned. */
@@ -201,10 +200,9 @@ static inline void fxsave(void *area)
 
 static inline void xrstor(const void *area, u64 mask)
 {
-    __asm__ volatile("xrstor64 (%0)"
-                     :
-                     : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32))
-                     : "memory");
+    u32 low = (u32)mask, high = (u32)(mask >> 32);
+
+    __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
 static inline void cpu_relax(void)
