@@ -65,11 +65,6 @@ static int raise_page_fault(struct vcpu *v, const struct walk *w, u32 error)
     return -E_FAULT;
 }
 
-static u64 *map_entry(paddr_t pa)
-{
-    return window_map(WINDOW_WALK, pa);
-}
-
 static int load_entry(struct vcpu *v, struct walk *w)
 {
     u64 *slot;
@@ -78,7 +73,7 @@ static int load_entry(struct vcpu *v, struct walk *w)
 
     if (err)
         return err;
-    slot = map_entry(pa);
+    slot = window_map(WINDOW_WALK, pa);
     w->entry[w->level] = w->entry_size == 8 ? __atomic_load_n(slot, __ATOMIC_RELAXED)
                                             : __atomic_load_n((u32 *)slot, __ATOMIC_RELAXED);
     return 0;
@@ -89,6 +84,7 @@ static int set_bits(struct vcpu *v, const struct walk *w, u8 level, u64 bits)
 {
     u64 old = w->entry[level];
     u32 old32 = (u32)old;
+    void *slot;
     bool same;
     paddr_t pa;
     int err;
@@ -98,11 +94,12 @@ static int set_bits(struct vcpu *v, const struct walk *w, u8 level, u64 bits)
     err = gmem_find_ram(v, w->at[level], PF_WRITE, &pa);
     if (err)
         return err;
+    slot = window_map(WINDOW_WALK, pa);
     if (w->entry_size == 8)
-        same = __atomic_compare_exchange_n(map_entry(pa), &old, old | bits, false, __ATOMIC_RELAXED,
+        same = __atomic_compare_exchange_n((u64 *)slot, &old, old | bits, false, __ATOMIC_RELAXED,
                                            __ATOMIC_RELAXED);
     else
-        same = __atomic_compare_exchange_n((u32 *)map_entry(pa), &old32, old32 | (u32)bits, false,
+        same = __atomic_compare_exchange_n((u32 *)slot, &old32, old32 | (u32)bits, false,
                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return same ? 0 : -E_BUSY;
 }
