@@ -148,7 +148,7 @@ static void map_around_holes(paddr_t start, paddr_t end, u32 flags, u32 hole)
     map_around_holes(MAX(holes[hole].end, start), end, flags, hole + 1);
 }
 
-/* Where memory types matter in the tables, RAM and the rest are mapped apart. */
+/* RAM and the rest are mapped apart: in EPT their memory types differ. */
 static void map_by_type(paddr_t limit, u32 flags)
 {
     paddr_t pos = 0;
@@ -171,15 +171,11 @@ static void map_machine(const struct addr_range *heap)
 {
     u32 bits = cpuid(0x80000008, 0).eax & 0xff;
     paddr_t limit = BIT(MIN(bits, MAX_PADDR_BITS));
-    u32 flags = SOCLE_MAP_WRITE | SOCLE_MAP_EXEC;
 
     holes[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
     holes[1] = *heap;
     holes[2] = (struct addr_range){APIC_DEFAULT_PA, APIC_DEFAULT_PA + PAGE_SIZE};
-    if (vendor->npt_format->ram == vendor->npt_format->device)
-        map_around_holes(0, limit, flags, 0);
-    else
-        map_by_type(limit, flags);
+    map_by_type(limit, SOCLE_MAP_WRITE | SOCLE_MAP_EXEC);
 }
 
 /* ---- its vCPUs ---- */
