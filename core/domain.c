@@ -200,22 +200,6 @@ static int destroy_vcpus(struct domain *d)
     return 0;
 }
 
-static int destroy_piece(struct domain *d)
-{
-    int err = destroy_vcpus(d);
-
-    if (err)
-        return err;
-    doorbell_free_all(d);
-    err = npt_destroy_piece(&d->npt);
-    if (err)
-        return err;
-    spin_lock(&table_lock);
-    domains[d->id] = NULL;
-    spin_unlock(&table_lock);
-    return 0;
-}
-
 int domain_destroy(u64 id)
 {
     struct domain *d = NULL;
@@ -223,12 +207,20 @@ int domain_destroy(u64 id)
 
     if (err)
         return err;
-    err = destroy_piece(d);
-    if (err == 0)
-        free_domain(d);
-    else
+    err = destroy_vcpus(d);
+    if (!err) {
+        doorbell_free_all(d);
+        err = npt_destroy_piece(&d->npt);
+    }
+    if (err) {
         spin_unlock(&d->destroy_lock);
-    return err;
+        return err;
+    }
+    spin_lock(&table_lock);
+    domains[id] = NULL;
+    spin_unlock(&table_lock);
+    free_domain(d);
+    return 0;
 }
 
 /* ---- parameters ---- */
