@@ -119,14 +119,8 @@ static int set_sregs(struct vcpu *v, const void *buf)
 
 /* ---- extended state ---- */
 
-struct xsave_image {
-    u8 x87[24];
-    u32 mxcsr, mxcsr_mask;
-    u8 registers[480];
-    u64 xstate_bv, xcomp_bv;
-    u64 reserved[6];
-};
-_Static_assert(sizeof(struct xsave_image) == 576, "the legacy region and the header");
+/* Fields of the standard format's image. */
+enum { XSAVE_MXCSR = 24, XSAVE_XSTATE_BV = 512, XSAVE_XCOMP_BV = 520, XSAVE_HEADER_END = 576 };
 
 static int get_xsave(struct vcpu *v, void *buf)
 {
@@ -138,12 +132,13 @@ static int get_xsave(struct vcpu *v, void *buf)
  * XSTATE_BV says that SSE is in its initial state. */
 static int set_xsave(struct vcpu *v, const void *buf)
 {
-    const struct xsave_image *x = buf;
-    u64 rest = x->xcomp_bv;
+    const u8 *image = buf;
+    u8 rest = 0;
 
-    for (u32 i = 0; i < ARRAY_SIZE(x->reserved); i++)
-        rest |= x->reserved[i];
-    if (rest || (x->xstate_bv & ~host_xcr0_mask) || (x->mxcsr & ~host_mxcsr_mask))
+    for (u32 i = XSAVE_XCOMP_BV; i < XSAVE_HEADER_END; i++)
+        rest |= image[i];
+    if (rest || (load_u64(image + XSAVE_XSTATE_BV) & ~host_xcr0_mask) ||
+        (load_u32(image + XSAVE_MXCSR) & ~host_mxcsr_mask))
         return -E_INVAL;
     memcpy(v->xsave_area, buf, PAGE_SIZE);
     return 0;
@@ -292,17 +287,13 @@ static int set_guest_debug(UNUSED struct vcpu *v, const void *buf)
 
 /* ---- whether it runs ---- */
 
-static const u8 activity_of[] = {[SOCLE_MP_RUNNABLE] = ACTIVITY_RUN,
-                                 [SOCLE_MP_UNINIT] = ACTIVITY_WAIT_INIT,
-                                 [SOCLE_MP_INIT] = ACTIVITY_WAIT_SIPI,
-                                 [SOCLE_MP_HALTED] = ACTIVITY_HALTED};
+_Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
+                   ACTIVITY_HALTED == SOCLE_MP_HALTED,
+               "activities are numbered as dom0 sees them");
 
 static int get_mp(struct vcpu *v, void *buf)
 {
-    u32 *mp = buf;
-
-    for (*mp = 0; activity_of[*mp] != v->activity; ++*mp)
-        ;
+    *(u32 *)buf = v->activity;
     return 0;
 }
 
@@ -310,9 +301,9 @@ static int set_mp(struct vcpu *v, const void *buf)
 {
     u32 mp = *(const u32 *)buf;
 
-    if (mp >= ARRAY_SIZE(activity_of))
+    if (mp > SOCLE_MP_HALTED)
         return -E_INVAL;
-    v->activity = activity_of[mp];
+    v->activity = mp;
     return 0;
 }
 

@@ -30,7 +30,7 @@ static struct spinlock table_lock;
 
 static const struct socle_segment reset_data = {.limit = 0xffff, .attr = 0x93};
 
-static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
+static void reset_sregs(struct socle_sregs *s)
 {
     memset(s, 0, sizeof(*s));
     for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
@@ -41,7 +41,6 @@ static void reset_sregs(struct vcpu *v, struct socle_sregs *s)
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
     s->cr0 = CR0_ET | CR0_NW | CR0_CD;
-    s->apic_base = vcpu_apic_base(v);
 }
 
 /* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
@@ -67,9 +66,8 @@ void vcpu_reset(struct vcpu *v, bool init)
     v->nmi_masked = v->nmi_pending = false; /* not sipi_pending: one may have come since the INIT */
     v->extint_vector = -1;
     v->io.kind = IO_NONE;
-    reset_sregs(v, &s);
+    reset_sregs(&s);
     vendor->set_sregs(v, &s);
-    vendor->set_msr(v, MSR_EFER, 0);
     vendor->set_debug(v, &debug);
     vendor->set_shadow(v, false);
     if (!init) {
@@ -349,7 +347,7 @@ static void take_sipi(struct vcpu *v)
     v->sipi_pending = false;
     if (v->activity != ACTIVITY_WAIT_SIPI)
         return;
-    reset_sregs(v, &s);
+    reset_sregs(&s);
     s.seg[SOCLE_SEG_CS].selector = (u16)(v->sipi_vector << 8);
     s.seg[SOCLE_SEG_CS].base = (u64)v->sipi_vector << 12;
     vendor->set_sregs(v, &s);

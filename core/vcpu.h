@@ -25,7 +25,8 @@ enum vcpu_action {
     VCPU_HANDOFF, /* dom0's vCPU: RUN */
 };
 
-enum vcpu_activity { ACTIVITY_RUN, ACTIVITY_HALTED, ACTIVITY_WAIT_INIT, ACTIVITY_WAIT_SIPI };
+/* Numbered as SOCLE_MP_*. */
+enum vcpu_activity { ACTIVITY_RUN, ACTIVITY_WAIT_INIT, ACTIVITY_WAIT_SIPI, ACTIVITY_HALTED };
 
 /* An exception, interrupt or NMI on its way in. */
 struct event {

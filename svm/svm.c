@@ -203,9 +203,7 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
     s->cr2 = c->cr2;
     s->cr3 = c->cr3;
     s->cr4 = c->cr4;
-    s->cr8 = c->int_ctl & INT_CTL_TPR;
     s->efer = c->efer & ~EFER_SVME;
-    s->apic_base = v->apic_base;
 }
 
 static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
@@ -226,7 +224,6 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr2 = s->cr2;
     c->cr3 = s->cr3;
     c->cr4 = s->cr4;
-    c->int_ctl = (c->int_ctl & ~INT_CTL_TPR) | (s->cr8 & INT_CTL_TPR);
     c->efer = s->efer | EFER_SVME;
     if (is_loaded(v))
         vmload(v);

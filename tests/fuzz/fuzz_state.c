@@ -51,7 +51,7 @@ static void check_vcpu(struct vcpu *v)
     REQUIRE(!(v->xcr0 & 4) || (v->xcr0 & 2));
     REQUIRE((v->rflags & 2) && !(v->rflags >> 22));
     REQUIRE(!(fake.debug.dr6 >> 32) && !(fake.debug.dr7 >> 32));
-    REQUIRE(v->activity <= ACTIVITY_WAIT_SIPI);
+    REQUIRE(v->activity <= ACTIVITY_HALTED);
     REQUIRE(!v->event.valid || v->event.type != EVENT_EXCEPTION ||
             (v->event.vector < 32 && v->event.vector != 2));
     REQUIRE(is_canonical(fake.lstar) && is_canonical(fake.gs_base));
