@@ -88,24 +88,18 @@ static bool all_dom0(pfn_t pfn, u64 n, bool holes)
     return true;
 }
 
-static int check_groups(pfn_t pfn, u64 n, bool holes)
+int frame_check(pfn_t pfn, u64 n, bool holes)
 {
+    if (holes)
+        n = pfn < frame_end ? MIN(n, frame_end - pfn) : 0;
+    else if (!in_table(pfn, n))
+        return -E_PERM;
     for (u64 step; n; pfn += step, n -= step) {
         step = in_group(pfn, n);
         if (!all_dom0(pfn, step, holes))
             return -E_PERM;
     }
     return 0;
-}
-
-int frame_check(pfn_t pfn, u64 n)
-{
-    return in_table(pfn, n) ? check_groups(pfn, n, false) : -E_PERM;
-}
-
-int frame_check_dom0_map(pfn_t pfn, u64 n)
-{
-    return pfn < frame_end ? check_groups(pfn, MIN(n, frame_end - pfn), true) : 0;
 }
 
 /* Adds sign * n mappings within one group whose lock is held. */

@@ -36,12 +36,9 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner);
 /* FRAME_NONE for frames beyond the table. */
 u16 frame_owner(pfn_t pfn);
 
-/* 0 if all n frames are dom0's, else -E_PERM. n >= 1; the caller bounds it (one step a frame,
- * or a group of dom0's). */
-int frame_check(pfn_t pfn, u64 n);
-
-/* 0 if all n frames are dom0's or no RAM, so dom0's own map may have them; else -E_PERM. */
-int frame_check_dom0_map(pfn_t pfn, u64 n);
+/* 0 if all n frames are dom0's, or with `holes` dom0's or no RAM, so that dom0's own map may have
+ * them; else -E_PERM. n >= 1; the caller bounds it (one step a frame, or a group of dom0's). */
+int frame_check(pfn_t pfn, u64 n, bool holes);
 
 /* Counts n >= 1 frames as mapped once more by a guest; all must be dom0's. huge: by large leaves;
  * pfn and n are multiples of FRAME_GROUP. All or nothing: -E_PERM, or -E_OVERFLOW at 2^32 mappings

@@ -22,12 +22,6 @@ struct args {
     u64 a, b, c, d, e;
 };
 
-/* One buffer per processor: a call is over before the next one starts there. */
-static void *call_buffer(void)
-{
-    return this_cpu()->buffer;
-}
-
 /* ---- copies ---- */
 
 /* A whole page of dom0's RAM. */
@@ -35,7 +29,7 @@ static int check_page(u64 gpa)
 {
     if (gpa & ~PAGE_MASK)
         return -E_INVAL;
-    return frame_check(gpa >> PAGE_SHIFT, 1);
+    return frame_check(gpa >> PAGE_SHIFT, 1, false);
 }
 
 static int copy_out(u64 gpa, const void *data, size_t len)
@@ -68,7 +62,7 @@ static void count_domains(struct socle_info *info)
 
 static s64 call_info(const struct args *x)
 {
-    struct socle_info *info = memset(call_buffer(), 0, PAGE_SIZE);
+    struct socle_info *info = memset(this_cpu()->buffer, 0, PAGE_SIZE);
 
     info->abi_version = SOCLE_ABI_VERSION;
     info->cpus = pcpu_count;
@@ -89,7 +83,7 @@ static s64 call_info(const struct args *x)
 
 static s64 call_log_read(const struct args *x)
 {
-    struct socle_log_chunk *chunk = memset(call_buffer(), 0, PAGE_SIZE);
+    struct socle_log_chunk *chunk = memset(this_cpu()->buffer, 0, PAGE_SIZE);
     u64 position = x->a;
 
     chunk->bytes = (u32)log_read(&position, chunk->text, sizeof(chunk->text));
@@ -99,7 +93,7 @@ static s64 call_log_read(const struct args *x)
 
 static s64 call_domain_list(const struct args *x)
 {
-    struct socle_domain_list *list = memset(call_buffer(), 0, PAGE_SIZE);
+    struct socle_domain_list *list = memset(this_cpu()->buffer, 0, PAGE_SIZE);
     struct domain *d = domain_next(x->a);
 
     for (; d && list->count < SOCLE_LIST_MAX; d = domain_after(d))
@@ -113,7 +107,7 @@ static s64 call_domain_list(const struct args *x)
 
 static s64 stats_of(struct vcpu *v, u64 gpa)
 {
-    struct socle_vcpu_stats *s = memset(call_buffer(), 0, PAGE_SIZE);
+    struct socle_vcpu_stats *s = memset(this_cpu()->buffer, 0, PAGE_SIZE);
     u32 state = sched_state(&v->se);
 
     s->domain = v->domain->id;
@@ -132,24 +126,21 @@ static s64 stats_of(struct vcpu *v, u64 gpa)
  * longest extent has. */
 #define PIECES 72
 
-/* So that large leaves serve: few entries are written, whatever its size. */
-static bool is_congruent(u64 gfn, u64 mfn, u64 pages, u64 flags)
-{
-    return pages <= 512 || (flags & SOCLE_MAP_MMIO) || !((gfn ^ mfn) & 511);
-}
-
 static s64 map_extent(struct domain *d, u64 gfn, u64 mfn, u64 pages, u64 flags)
 {
     u64 done, total = 0;
     int err = 0;
 
     if ((flags & ~(u64)(SOCLE_MAP_WRITE | SOCLE_MAP_EXEC | SOCLE_MAP_ROM | SOCLE_MAP_MMIO)) ||
-        pages > SOCLE_MAP_MAX_PAGES || !is_congruent(gfn, mfn, pages, flags))
+        pages > SOCLE_MAP_MAX_PAGES)
+        return -E_INVAL;
+    /* So that large leaves serve: few entries are written, whatever its size. */
+    if (pages > 512 && !(flags & SOCLE_MAP_MMIO) && ((gfn ^ mfn) & 511))
         return -E_INVAL;
     /* All of it before the first piece: a foreign frame at the end must not leave the rest mapped.
      */
     if (!(flags & SOCLE_MAP_MMIO))
-        err = frame_check(mfn, pages);
+        err = frame_check(mfn, pages, false);
     if (err)
         return err;
     do {
@@ -228,7 +219,7 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
 /* GET copies in as well: MSRS names in the buffer what it wants. */
 static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 {
-    void *buffer = memset(call_buffer(), 0, PAGE_SIZE);
+    void *buffer = memset(this_cpu()->buffer, 0, PAGE_SIZE);
     int n = x->d > PAGE_SIZE ? -E_INVAL : copy_in(buffer, x->c, x->d);
 
     if (n)

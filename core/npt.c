@@ -262,7 +262,7 @@ static int take_frames(struct npt *npt, const struct run *run)
         return 0;
     if (npt->lends)
         return frame_lend(run->mfn, pages, run->level > 0);
-    return frame_check_dom0_map(run->mfn, pages);
+    return frame_check(run->mfn, pages, true);
 }
 
 /* The same memory with the same or more rights: what processors remember of the old entry does no

@@ -50,7 +50,7 @@ struct pcpu {
     struct window window[2];
     u64 gdt[8];
     u32 tss[28];
-    void *buffer; /* a page for the hypercall in progress */
+    void *buffer; /* a page for the hypercall in progress: one is over before the next one starts */
     u64 asid_next;
     u64 asid_generation;
 };

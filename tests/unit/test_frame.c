@@ -52,30 +52,30 @@ static void owners_are_known(void **state)
     assert_int_equal(frame_owner(4 * 512 + 7), FRAME_NONE);
     assert_int_equal(frame_owner(MAX_PFN), FRAME_NONE);
     assert_int_equal(frame_owner(UINT64_MAX), FRAME_NONE);
-    assert_int_equal(frame_check(0, 512), -E_PERM);
-    assert_int_equal(frame_check(512, 3 * 512), 0);
-    assert_int_equal(frame_check(511, 3), -E_PERM);
-    assert_int_equal(frame_check(512, 4 * 512), -E_PERM);
-    assert_int_equal(frame_check(6 * 512, MAX_PFN - 6 * 512), 0);
-    assert_int_equal(frame_check(6 * 512, MAX_PFN - 6 * 512 + 1), -E_PERM);
-    assert_int_equal(frame_check(MAX_PFN, 1), -E_PERM);
-    assert_int_equal(frame_check(600, UINT64_MAX), -E_PERM);
+    assert_int_equal(frame_check(0, 512, false), -E_PERM);
+    assert_int_equal(frame_check(512, 3 * 512, false), 0);
+    assert_int_equal(frame_check(511, 3, false), -E_PERM);
+    assert_int_equal(frame_check(512, 4 * 512, false), -E_PERM);
+    assert_int_equal(frame_check(6 * 512, MAX_PFN - 6 * 512, false), 0);
+    assert_int_equal(frame_check(6 * 512, MAX_PFN - 6 * 512 + 1, false), -E_PERM);
+    assert_int_equal(frame_check(MAX_PFN, 1, false), -E_PERM);
+    assert_int_equal(frame_check(600, UINT64_MAX, false), -E_PERM);
     frame_set_owner_range(600, 1, FRAME_SOCLE);
-    assert_int_equal(frame_check(600, 1), -E_PERM);
-    assert_int_equal(frame_check_dom0_map(600, 1), -E_PERM);
+    assert_int_equal(frame_check(600, 1, false), -E_PERM);
+    assert_int_equal(frame_check(600, 1, true), -E_PERM);
 }
 
 static void dom0s_own_map_has_no_frame_of_socle(void **state)
 {
     (void)state;
-    assert_int_equal(frame_check_dom0_map(0, 1), -E_PERM);
-    assert_int_equal(frame_check_dom0_map(511, 2), -E_PERM);
-    assert_int_equal(frame_check_dom0_map(512, 4 * 512), 0); /* with the hole */
-    assert_int_equal(frame_check_dom0_map(512, 5 * 512), -E_PERM);
-    assert_int_equal(frame_check_dom0_map(5 * 512, 9), 0);
-    assert_int_equal(frame_check_dom0_map(5 * 512, 10), -E_PERM);
-    assert_int_equal(frame_check_dom0_map(6 * 512, 1ull << 40), 0);
-    assert_int_equal(frame_check_dom0_map(1ull << 39, 1ull << 39), 0);
+    assert_int_equal(frame_check(0, 1, true), -E_PERM);
+    assert_int_equal(frame_check(511, 2, true), -E_PERM);
+    assert_int_equal(frame_check(512, 4 * 512, true), 0); /* with the hole */
+    assert_int_equal(frame_check(512, 5 * 512, true), -E_PERM);
+    assert_int_equal(frame_check(5 * 512, 9, true), 0);
+    assert_int_equal(frame_check(5 * 512, 10, true), -E_PERM);
+    assert_int_equal(frame_check(6 * 512, 1ull << 40, true), 0);
+    assert_int_equal(frame_check(1ull << 39, 1ull << 39, true), 0);
 }
 
 static void only_dom0s_ram_is_lent(void **state)
