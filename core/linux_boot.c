@@ -53,16 +53,10 @@ enum {
 #define FOUR_GIB     BIT(32)
 #define CMDLINE_ROOM 2048
 
-static void store_u32(u8 *p, u64 value)
+/* The low `size` bytes. */
+static void store(u8 *p, u64 value, size_t size)
 {
-    u32 v = (u32)value;
-
-    memcpy(p, &v, sizeof(v));
-}
-
-static void store_u64(u8 *p, u64 v)
-{
-    memcpy(p, &v, sizeof(v));
+    memcpy(p, &value, size);
 }
 
 /* What is wrong with the header, or NULL. */
@@ -190,16 +184,16 @@ int linux_fill_boot_params(void *page, const void *file, const struct linux_plac
     bp[BP_VIDEO_LINES] = 25;
     bp[BP_VIDEO_IS_VGA] = 1;
     bp[BP_VIDEO_POINTS] = 16;
-    store_u64(bp + BP_RSDP, rsdp);
+    store(bp + BP_RSDP, rsdp, 8);
 
     bp[HDR_LOADER] = 0xff;                          /* no number assigned */
     bp[HDR_VID_MODE] = bp[HDR_VID_MODE + 1] = 0xff; /* "normal" */
     bp[HDR_LOADFLAGS] = LOADED_HIGH;
-    store_u64(bp + HDR_SETUP_DATA, 0);
-    store_u32(bp + HDR_CODE32_START, place->kernel);
-    store_u32(bp + HDR_RAMDISK_IMAGE, place->initrd);
-    store_u32(bp + HDR_RAMDISK_SIZE, place->initrd ? place->initrd_size : 0);
-    store_u32(bp + HDR_CMDLINE_PTR, place->cmdline);
+    store(bp + HDR_SETUP_DATA, 0, 8);
+    store(bp + HDR_CODE32_START, place->kernel, 4);
+    store(bp + HDR_RAMDISK_IMAGE, place->initrd, 4);
+    store(bp + HDR_RAMDISK_SIZE, place->initrd ? place->initrd_size : 0, 4);
+    store(bp + HDR_CMDLINE_PTR, place->cmdline, 4);
 
     bp[BP_E820_COUNT] = (u8)map_count;
     for (size_t i = 0; i < map_count; i++) /* struct mem_range begins as an entry does */
