@@ -13,8 +13,7 @@
 #define XCR0_PKRU   BIT(9)
 
 /* Of this machine, by cpuid_init(), constant after it. */
-extern u64
-    host_xcr0_mask; /* extended state that Socle switches; its XSAVE image fits in one page */
+extern u64 host_xcr0_mask;  /* extended state that Socle switches: its XSAVE image fits in a page */
 extern u32 host_mxcsr_mask; /* what MXCSR may hold: XRSTOR of anything else faults */
 extern u64 host_phys_mask;  /* physical address bits */
 extern bool host_has_tsc_aux;

@@ -32,8 +32,8 @@ struct vendor_ops {
     void (*vcpu_free)(struct vcpu *v);
     void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
-    bool (*get_msr)(struct vcpu *v, u32 index,
-                    u64 *value); /* false: not one that the vendor holds */
+    /* Both false: not one that the vendor holds. */
+    bool (*get_msr)(struct vcpu *v, u32 index, u64 *value);
     bool (*set_msr)(struct vcpu *v, u32 index, u64 value);
     void (*get_debug)(struct vcpu *v, struct socle_debug *d);
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);

@@ -57,11 +57,8 @@ void apic_init_cpu(void)
     /* First of all: a disabled APIC keeps every LVT entry masked (Intel SDM vol. 3A, 11.4.7.2). */
     write_reg(VLAPIC_REG_SVR, APIC_SVR_ENABLE | APIC_VECTOR_SPURIOUS);
     write_reg(VLAPIC_REG_TPR, 0);
-    write_reg(VLAPIC_REG_LVT_THERMAL, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_PMC, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_LINT0, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_LINT1, APIC_LVT_MASKED);
-    write_reg(VLAPIC_REG_LVT_ERROR, APIC_LVT_MASKED | APIC_VECTOR_ERROR);
+    for (u32 reg = VLAPIC_REG_LVT_THERMAL; reg <= VLAPIC_REG_LVT_ERROR; reg++)
+        write_reg(reg, APIC_LVT_MASKED);
     write_reg(VLAPIC_REG_TDCR, TDCR_DIVIDE_BY_16);
     write_reg(VLAPIC_REG_LVT_TIMER, APIC_VECTOR_TIMER | (deadline_mode ? LVTT_DEADLINE : 0));
 }
