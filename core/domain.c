@@ -47,19 +47,13 @@ int domain_init_dom0(void)
 
 static int publish(struct domain *d)
 {
-    int id = -E_NOSPC;
-
     spin_lock(&table_lock);
-    for (u32 i = 1; i < SOCLE_MAX_DOMAINS && id < 0; i++) {
-        if (!domains[i]) {
-            domains[i] = d;
-            id = (int)i;
-        }
-    }
-    if (id > 0)
-        d->id = (u32)id;
+    for (d->id = 1; d->id < SOCLE_MAX_DOMAINS && domains[d->id]; d->id++)
+        ;
+    if (d->id < SOCLE_MAX_DOMAINS)
+        domains[d->id] = d;
     spin_unlock(&table_lock);
-    return id;
+    return d->id < SOCLE_MAX_DOMAINS ? (int)d->id : -E_NOSPC;
 }
 
 static void free_domain(struct domain *d)

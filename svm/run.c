@@ -235,22 +235,6 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
                                                  : VCPU_RESUME;
 }
 
-static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
-{
-    v->count[SOCLE_STAT_WINDOW]++;
-    close_interrupt_window(c);
-    return VCPU_RESUME;
-}
-
-/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
- * the exit after this one. */
-static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
-{
-    c->intercept1 &= ~INTERCEPT(IRET);
-    v->nmi_masked = false;
-    return VCPU_RESUME;
-}
-
 static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
 {
     v->count[SOCLE_STAT_CR]++;
@@ -277,7 +261,9 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_INTR:
         return handle_interrupt(v, c);
     case SVM_EXIT_VINTR:
-        return handle_window(v, c);
+        v->count[SOCLE_STAT_WINDOW]++;
+        close_interrupt_window(c);
+        return VCPU_RESUME;
     case SVM_EXIT_HLT:
         v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
@@ -288,7 +274,11 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
     case SVM_EXIT_IRET:
-        return handle_iret(v, c);
+        /* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI
+         * waits for the exit after this one. */
+        c->intercept1 &= ~INTERCEPT(IRET);
+        v->nmi_masked = false;
+        return VCPU_RESUME;
     case SVM_EXIT_XSETBV:
         v->count[SOCLE_STAT_OTHER]++;
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
