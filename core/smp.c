@@ -111,7 +111,7 @@ static struct pcpu *prepare_cpu(u32 apic_id)
         return NULL;
     cpu->id = pcpu_count;
     cpu->apic_id = apic_id;
-    ap_boot_cr3 = paging_root();
+    ap_boot_cr3 = read_cr3();
     ap_boot_stack = stack;
     return cpu;
 }
