@@ -206,14 +206,6 @@ static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
     return skip_checked(v, INSN_RDMSR, exit_rdmsr);
 }
 
-static enum vcpu_action handle_npf(struct vcpu *v, struct vmcb *c)
-{
-    u64 info = c->exit_info1;
-
-    svm_get_sregs(v, &v->sregs);
-    return exit_npf(v, c->exit_info2, info & NPF_WRITE, info & NPF_FETCH);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -235,14 +227,6 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
                                                  : VCPU_RESUME;
 }
 
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
-{
-    v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
-    svm_get_sregs(v, &v->sregs);
-    return exit_emulate(v);
-}
-
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
     switch (c->exit_code) {
@@ -257,7 +241,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
-        return handle_npf(v, c);
+        svm_get_sregs(v, &v->sregs);
+        return exit_npf(v, c->exit_info2, c->exit_info1 & NPF_WRITE, c->exit_info1 & NPF_FETCH);
     case SVM_EXIT_INTR:
         return handle_interrupt(v, c);
     case SVM_EXIT_VINTR:
@@ -268,7 +253,10 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
     case SVM_EXIT_WRITE_CR8:
-        return handle_cr8(v, c);
+        v->count[SOCLE_STAT_CR]++;
+        c->intercept_cr_write &= (u16)~BIT(8);
+        svm_get_sregs(v, &v->sregs);
+        return exit_emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
