@@ -288,14 +288,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_RSM:
     case SVM_EXIT_INVLPGA:
     case SVM_EXIT_VMRUN:
-    case SVM_EXIT_VMLOAD:
-    case SVM_EXIT_VMSAVE:
-    case SVM_EXIT_STGI:
-    case SVM_EXIT_CLGI:
-    case SVM_EXIT_SKINIT:
-    case SVM_EXIT_MONITOR:
-    case SVM_EXIT_MWAIT:
-    case SVM_EXIT_MWAIT_ARMED:
+    case SVM_EXIT_VMLOAD ... SVM_EXIT_SKINIT: /* VMSAVE, STGI, CLGI between them */
+    case SVM_EXIT_MONITOR ... SVM_EXIT_MWAIT_ARMED:
     case SVM_EXIT_RDPRU:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
