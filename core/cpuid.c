@@ -48,38 +48,34 @@ static const struct policy {
     u32 leaf, subleaf;
     u32 eax, ebx, ecx, edx;
 } policies[] = {
-    {0x0, ANY, ALL, ALL, ALL, ALL},
     {0x1, ANY, ALL, ALL, 0xf7fa3203, 0x1f8bbb7f},
-    {0x2, ANY, ALL, ALL, ALL, ALL},
-    {0x4, ANY, ALL, ALL, ALL, ALL},
     {0x7, 0, 0x1, 0xfdbf27eb, 0x1a405f4f, 0x80451c},
     {0x7, 1, 0x801cb0, 0, 0, 0x4030}, /* AVX-VNNI, BF16, IFMA, fast string operations */
-    {0xb, ANY, ALL, ALL, ALL, ALL},
     {0xd, 0, 0, 0, 0, 0},
     {0xd, 1, 0x7, 0, 0, 0}, /* XSAVEOPT, XSAVEC, XGETBV1 */
     {0xd, ANY, ALL, ALL, ALL, 0},
     {0x15, ANY, ALL, ALL, ALL, 0},
     {0x16, ANY, ALL, ALL, ALL, 0},
-    {0x18, ANY, ALL, ALL, ALL, ALL},
-    {0x1f, ANY, ALL, ALL, ALL, ALL},
-    {0x80000000, ANY, ALL, ALL, ALL, ALL},
     {0x80000001, ANY, ALL, ALL, 0x6109f3, 0xedd3bb7f},
-    {0x80000002, ANY, ALL, ALL, ALL, ALL},
-    {0x80000003, ANY, ALL, ALL, ALL, ALL},
-    {0x80000004, ANY, ALL, ALL, ALL, ALL},
-    {0x80000005, ANY, ALL, ALL, ALL, ALL},
-    {0x80000006, ANY, ALL, ALL, ALL, ALL},
     {0x80000008, ANY, ALL, 0x24000205, 0x3f0ff, 0}, /* CLZERO, XSAVEERPTR, WBNOINVD */
     {0x80000019, ANY, ALL, ALL, 0, 0},
     {0x8000001a, ANY, ALL, 0, 0, 0},
-    {0x8000001d, ANY, ALL, ALL, ALL, ALL},
     {0x8000001e, ANY, ALL, ALL, ALL, 0},
     {0x80000021, ANY, 0x20000c65, 0, 0, 0}, /* LFENCE and selector behaviour, fast strings, *_NO */
-    {0x80000026, ANY, ALL, ALL, ALL, ALL},
 };
+
+/* These it sees whole. */
+static const u32 whole[] = {0x0,        0x2,        0x4,        0xb,        0x18,
+                            0x1f,       0x80000000, 0x80000002, 0x80000003, 0x80000004,
+                            0x80000005, 0x80000006, 0x8000001d, 0x80000026};
 
 static const struct policy *find_policy(u32 leaf, u32 subleaf)
 {
+    static const struct policy all = {.eax = ALL, .ebx = ALL, .ecx = ALL, .edx = ALL};
+
+    for (u32 i = 0; i < ARRAY_SIZE(whole); i++)
+        if (whole[i] == leaf)
+            return &all;
     for (u32 i = 0; i < ARRAY_SIZE(policies); i++)
         if (policies[i].leaf == leaf &&
             (policies[i].subleaf == ANY || policies[i].subleaf == subleaf))

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The dom0 builder. Dom0's guest-physical addresses are machine addresses. */
 #include "core/main.h"
-#include "core/domain.h"
+#include "core/cpuid.h"
 #include "core/lib.h"
 #include "core/linux_boot.h"
 #include "core/log.h"
+#include "core/machine.h"
 #include "core/npt.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
 #include "core/vcpu.h"
 #include "core/vendor.h"
 
-#define MAX_PADDR_BITS     44 /* of dom0's map: beyond is nothing but the tables' own size */
+#define MAX_PADDR          BIT(44) /* of dom0's map: beyond is nothing but the tables' own size */
 #define HDR_KERNEL_VERSION 0x20e
 
 /* Segment attributes as in struct socle_segment. */
@@ -20,8 +21,6 @@
 #define ATTR_TSS32  0x8b
 #define SEL_CODE    0x10
 #define SEL_DATA    0x18
-
-extern char image_start[], image_end[]; /* physical addresses */
 
 /* Dom0's own memory map, in `map`; the rest is not used. */
 static struct boot_info view;
@@ -169,8 +168,7 @@ static void map_by_type(paddr_t limit, u32 flags)
 
 static void map_machine(const struct addr_range *heap)
 {
-    u32 bits = cpuid(0x80000008, 0).eax & 0xff;
-    paddr_t limit = BIT(MIN(bits, MAX_PADDR_BITS));
+    paddr_t limit = MIN(host_phys_mask + 1, MAX_PADDR);
 
     holes[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
     holes[1] = *heap;

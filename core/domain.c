@@ -47,19 +47,13 @@ int domain_init_dom0(void)
 
 static int publish(struct domain *d)
 {
-    int id = -E_NOSPC;
-
     spin_lock(&table_lock);
-    for (u32 i = 1; i < SOCLE_MAX_DOMAINS && id < 0; i++) {
-        if (!domains[i]) {
-            domains[i] = d;
-            id = (int)i;
-        }
-    }
-    if (id > 0)
-        d->id = (u32)id;
+    for (d->id = 1; d->id < SOCLE_MAX_DOMAINS && domains[d->id]; d->id++)
+        ;
+    if (d->id < SOCLE_MAX_DOMAINS)
+        domains[d->id] = d;
     spin_unlock(&table_lock);
-    return id;
+    return d->id < SOCLE_MAX_DOMAINS ? (int)d->id : -E_NOSPC;
 }
 
 static void free_domain(struct domain *d)
@@ -316,9 +310,9 @@ static u32 describe_state(const struct domain *d)
     if (d->dying)
         return 3;
     for (u32 i = 0; i < d->vcpu_count; i++) {
-        u32 s = MIN(sched_state(&d->vcpus[i]->se), SCHED_RUNNABLE);
+        u32 s = sched_state(&d->vcpus[i]->se);
 
-        state = MAX(state, s);
+        state = MAX(state, MIN(s, (u32)SCHED_RUNNABLE));
     }
     return state;
 }

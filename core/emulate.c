@@ -512,6 +512,7 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
 {
     struct emulation e = {.v = v, .has_hint = true, .hint_write = write, .hint = gpa};
     int target = target_of(v, gpa, (write ? PF_WRITE : 0) | (fetch ? PF_FETCH : 0));
+    const char *what = write ? "write" : fetch ? "fetch" : "read";
 
     v->replay.reads = 0;
     switch (target) {
@@ -526,11 +527,7 @@ enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch)
     case -E_AGAIN:
         return exit_fault(v);
     default:
-        log_limited("dom0's vCPU %u: %s at %lx refused, rip %lx", v->handle,
-                    write   ? "write"
-                    : fetch ? "fetch"
-                            : "read",
-                    gpa, v->rip);
+        log_limited("dom0's vCPU %u: %s at %lx refused, rip %lx", v->handle, what, gpa, v->rip);
         return vcpu_raise_gp(v);
     }
 }

@@ -108,11 +108,12 @@ static s64 call_domain_list(const struct args *x)
 static s64 stats_of(struct vcpu *v, u64 gpa)
 {
     struct socle_vcpu_stats *s = memset(this_cpu()->buffer, 0, PAGE_SIZE);
+    u32 state = sched_state(&v->se);
 
     s->domain = v->domain->id;
     s->apic_id = v->apic_id;
     s->cpu = sched_cpu(&v->se);
-    s->state = MIN(sched_state(&v->se), SCHED_RUNNABLE);
+    s->state = MIN(state, SCHED_RUNNABLE);
     s->cpu_ns = tsc_to_ns(v->se.run_tsc);
     memcpy(s->count, v->count, sizeof(s->count));
     return copy_out(gpa, s, sizeof(*s));

@@ -29,29 +29,16 @@ bool cmdline_option(const char *cmdline, const char *name, char *value, size_t s
 int parse_u64(const char *s, u64 *out);
 
 /* Little-endian fields at any alignment: firmware tables, boot images, instruction bytes. */
-static inline u16 load_u16(const void *p)
-{
-    u16 v;
-
-    __builtin_memcpy(&v, p, sizeof(v));
-    return v;
-}
-
-static inline u32 load_u32(const void *p)
-{
-    u32 v;
-
-    __builtin_memcpy(&v, p, sizeof(v));
-    return v;
-}
-
-static inline u64 load_u64(const void *p)
-{
-    u64 v;
-
-    __builtin_memcpy(&v, p, sizeof(v));
-    return v;
-}
+#define DEFINE_LOAD(type)                         \
+    static inline type load_##type(const void *p) \
+    {                                             \
+        type v;                                   \
+        __builtin_memcpy(&v, p, sizeof(v));       \
+        return v;                                 \
+    }
+DEFINE_LOAD(u16)
+DEFINE_LOAD(u32)
+DEFINE_LOAD(u64)
 
 /* The low `size` bytes (1, 2, 4, 8) of a number, zero- or sign-extended. */
 static inline u64 zero_extend(u64 value, u8 size)

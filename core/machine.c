@@ -12,7 +12,6 @@
 #define BUILD_ID_HEADER 16 /* an ELF note: three words and "GNU\0" come before the id */
 
 extern const u8 __build_id_start[], __build_id_end[];
-extern char image_start[], image_end[];
 
 u64 machine_ram_bytes;
 

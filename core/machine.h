@@ -6,7 +6,8 @@
 
 extern u64 machine_ram_bytes; /* set by boot */
 
-/* The image in memory. */
+/* The image in memory; physical addresses. */
+extern char image_start[], image_end[];
 u64 image_bytes(void);
 
 /* The linker's build id in hexadecimal. */

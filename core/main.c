@@ -31,8 +31,6 @@
 #define POOL_SHARE 64
 #define MB2_MAX    (16 * MIB)
 
-extern char image_start[], image_end[]; /* physical addresses */
-
 const struct vendor_ops *vendor;
 bool vendor_plain;
 
@@ -173,9 +171,7 @@ static void init_memory(void)
 
 static bool read_firmware(paddr_t pa, void *buf, size_t len)
 {
-    u8 bits = cpuid(0x80000008, 0).eax & 0xff;
-
-    if (pa >= BIT(bits) || len > BIT(bits) - pa)
+    if (pa > host_phys_mask || len - 1 > host_phys_mask - pa)
         return false;
     phys_read(buf, pa, len);
     return true;

@@ -66,11 +66,6 @@ void paging_init(paddr_t heap, u64 size)
     write_cr3(virt_to_phys(root));
 }
 
-paddr_t paging_root(void)
-{
-    return virt_to_phys(root);
-}
-
 volatile void *paging_map_lapic(void)
 {
     set_pte(walk(LAPIC_BASE, 0), APIC_DEFAULT_PA | RW_DATA | PTE_PCD | PTE_PWT);

@@ -29,9 +29,6 @@ static inline paddr_t image_to_phys(const void *va)
  * size), 2 MiB aligned. Boot only. */
 void paging_init(paddr_t heap, u64 size);
 
-/* Switches another processor to the tables (boot of processors). */
-paddr_t paging_root(void);
-
 /* Maps the local APIC's registers, uncached; boot only. */
 volatile void *paging_map_lapic(void);
 

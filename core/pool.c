@@ -6,17 +6,13 @@
 #include "core/panic.h"
 #include "core/spinlock.h"
 
-struct free_page {
-    struct free_page *next;
-};
-
 static struct {
     struct spinlock lock;
     u8 *base;
     u64 total; /* pages from base, the bitmap's own and the table's included */
     u64 fresh; /* index of the first page never handed out */
     u64 free;
-    struct free_page *list;
+    void *list; /* freed pages: each begins with the address of the next one */
     /* A bit per page: handed out. It tells a double free; a pattern in the page itself could be
      * forged by a guest whose state lives there. */
     u64 *used;
@@ -40,10 +36,10 @@ void *pool_init(void *base, u64 bytes, u64 table_bytes)
 
 static u8 *take_page(void)
 {
-    u8 *page = (u8 *)pool.list;
+    u8 *page = pool.list;
 
     if (page)
-        pool.list = pool.list->next;
+        pool.list = *(void **)page;
     else if (pool.fresh < pool.total)
         page = pool.base + (pool.fresh++ << PAGE_SHIFT);
     return page;
@@ -75,14 +71,13 @@ void pool_free(void *page, struct charge *charge)
 {
     u64 offset = (u64)page - (u64)pool.base;
     u64 index = offset >> PAGE_SHIFT;
-    struct free_page *entry = page;
 
     ASSERT(IS_ALIGNED(offset, PAGE_SIZE) && index < pool.total);
     spin_lock(&pool.lock);
     ASSERT(pool.used[index / 64] & BIT(index % 64));
     pool.used[index / 64] &= ~BIT(index % 64);
-    entry->next = pool.list;
-    pool.list = entry;
+    *(void **)page = pool.list;
+    pool.list = page;
     pool.free++;
     if (charge) {
         ASSERT(charge->pages);

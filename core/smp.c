@@ -11,13 +11,10 @@
 #include "drivers/apic.h"
 #include "drivers/tsc.h"
 
-#define LOW_END      0xa0000ull /* RAM that a processor in real mode reaches */
-#define INIT_US      10000      /* Intel SDM vol. 3A, 9.4.4.1 */
-#define FIRST_US     2000       /* for the first SIPI, before the second one */
-#define START_US     1000000    /* a processor that needs longer is left out */
-#define CPUID_7_SMEP BIT(7)
-#define CPUID_7_SMAP BIT(20)
-#define CPUID_1_MCE  BIT(7)
+#define LOW_END  0xa0000ull /* RAM that a processor in real mode reaches */
+#define INIT_US  10000      /* Intel SDM vol. 3A, 9.4.4.1 */
+#define FIRST_US 2000       /* for the first SIPI, before the second one */
+#define START_US 1000000    /* a processor that needs longer is left out */
 
 /* From start.asm; physical addresses. */
 extern char trampoline_start[], trampoline_end[];
@@ -39,9 +36,9 @@ void pcpu_init_registers(void)
     u32 features = cpuid(0, 0).eax >= 7 ? cpuid(7, 0).ebx : 0;
     u64 cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 
-    cr4 |= cpuid(1, 0).edx & CPUID_1_MCE ? CR4_MCE : 0;
-    cr4 |= features & CPUID_7_SMEP ? CR4_SMEP : 0;
-    cr4 |= features & CPUID_7_SMAP ? CR4_SMAP : 0;
+    cr4 |= cpuid(1, 0).edx & BIT(7) ? CR4_MCE : 0;
+    cr4 |= features & BIT(7) ? CR4_SMEP : 0;
+    cr4 |= features & BIT(20) ? CR4_SMAP : 0;
     write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE); /* after INIT, caches are off */
     write_cr4(cr4);
     xsetbv(0, host_xcr0_mask);
@@ -111,7 +108,7 @@ static struct pcpu *prepare_cpu(u32 apic_id)
         return NULL;
     cpu->id = pcpu_count;
     cpu->apic_id = apic_id;
-    ap_boot_cr3 = paging_root();
+    ap_boot_cr3 = read_cr3();
     ap_boot_stack = stack;
     return cpu;
 }

@@ -600,7 +600,7 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
     struct pcpu *cpu = this_cpu();
     u64 now = rdtsc();
 
-    vcpu_leave();
+    __atomic_store_n(&cpu->active, NULL, __ATOMIC_RELEASE);
     cpu->current = NULL;
     cpu->released = v;
     switch (action) {
@@ -655,11 +655,6 @@ bool vcpu_enter(struct vcpu *v)
         stale = true;
     }
     return stale;
-}
-
-void vcpu_leave(void)
-{
-    __atomic_store_n(&this_cpu()->active, NULL, __ATOMIC_RELEASE);
 }
 
 /* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a

@@ -235,11 +235,10 @@ enum vcpu_action vcpu_pending_work(struct vcpu *v);
 void vcpu_load_common(struct vcpu *v);
 void vcpu_save_common(struct vcpu *v);
 
-/* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_leave().
+/* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_put().
  * True: the vCPU needs a new tag, because translations were taken back since it last ran or it ran
  * elsewhere. */
 bool vcpu_enter(struct vcpu *v);
-void vcpu_leave(void);
 
 /* Takes v off this processor, its state already saved to memory. */
 void vcpu_put(struct vcpu *v, enum vcpu_action action);

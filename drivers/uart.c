@@ -9,6 +9,7 @@ enum { UART_DATA = 0, UART_IER = 1, UART_FCR = 2, UART_LCR = 3, UART_MCR = 4, UA
 #define LCR_8N1  0x03
 #define LCR_DLAB 0x80
 #define LSR_THRE 0x20
+#define LSR_TEMT 0x40
 
 /* A port read takes about a microsecond, a full FIFO 1.4 ms at 115200 baud. */
 #define UART_POLLS 20000
@@ -16,32 +17,21 @@ enum { UART_DATA = 0, UART_IER = 1, UART_FCR = 2, UART_LCR = 3, UART_MCR = 4, UA
 static u16 uart_port;
 static bool uart_stuck;
 
-static u16 read_divisor(u16 port)
-{
-    u8 lcr = inb(port + UART_LCR);
-    u16 divisor;
-
-    outb(port + UART_LCR, lcr | LCR_DLAB);
-    divisor = (u16)(inb(port + UART_DATA) | inb(port + UART_IER) << 8);
-    outb(port + UART_LCR, lcr);
-    return divisor;
-}
-
 void uart_init(u16 port)
 {
     uart_port = 0;
     uart_stuck = false;
     if (!port || inb(port + UART_LSR) == 0xff)
         return;
-    if (inb(port + UART_LCR) != LCR_8N1 || read_divisor(port) != 1) {
-        outb(port + UART_IER, 0);
-        outb(port + UART_LCR, LCR_DLAB);
-        outb(port + UART_DATA, 1);
-        outb(port + UART_IER, 0);
-        outb(port + UART_LCR, LCR_8N1);
-        outb(port + UART_FCR, 0x07); /* FIFOs on and empty */
-        outb(port + UART_MCR, 0x03); /* DTR, RTS */
-    }
+    for (u32 polls = UART_POLLS; polls && !(inb(port + UART_LSR) & LSR_TEMT); polls--)
+        ; /* what the loader wrote goes out first */
+    outb(port + UART_IER, 0);
+    outb(port + UART_LCR, LCR_DLAB);
+    outb(port + UART_DATA, 1);
+    outb(port + UART_IER, 0);
+    outb(port + UART_LCR, LCR_8N1);
+    outb(port + UART_FCR, 0x07); /* FIFOs on and empty */
+    outb(port + UART_MCR, 0x03); /* DTR, RTS */
     uart_port = port;
 }
 

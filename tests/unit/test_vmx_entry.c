@@ -133,7 +133,7 @@ static enum vcpu_action enter(void)
     vendor->load(g);
     action = vendor->run(g);
     vendor->save(g);
-    vcpu_leave();
+    this_cpu()->active = NULL;
     this_cpu()->current = NULL;
     if (entries == before)
         return action;
