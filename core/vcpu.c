@@ -698,7 +698,7 @@ int vcpu_next_interrupt(struct vcpu *v)
         return v->extint_vector;
     if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v))
         return VCPU_WINDOW;
-    return v->lapic.virtualized ? -1 : vlapic_pending(&v->lapic);
+    return vlapic_pending(&v->lapic);
 }
 
 void vcpu_accept_interrupt(struct vcpu *v, u8 vector)

@@ -155,7 +155,6 @@ void vlapic_sync(struct vlapic *l)
             continue;
         l->reg[VLAPIC_REG_IRR + i].value |= bits;
         l->irr_words |= (u8)(1u << i);
-        l->irr_changed = true;
         *tmr = (*tmr & ~bits) | (levels & bits);
     }
 }
@@ -198,7 +197,6 @@ void vlapic_set_virtualized(struct vlapic *l, bool on)
     reg_set(l, VLAPIC_REG_ID, l->id);
     reg_set(l, VLAPIC_REG_VERSION, APIC_VERSION);
     reg_set(l, VLAPIC_REG_LDR, x2apic_ldr(l->id));
-    l->irr_words = l->isr_words = 0xff;
 }
 
 /* ICR's upper half is elsewhere. */
@@ -207,15 +205,9 @@ bool vlapic_is_plain(u32 reg)
     return (rules[reg].access & RD) && reg != VLAPIC_REG_TMCCT && reg != VLAPIC_REG_ICR;
 }
 
-u16 vlapic_interrupt_status(struct vlapic *l)
+u8 vlapic_in_service(const struct vlapic *l)
 {
-    int irr, isr;
-
-    vlapic_sync(l);
-    l->irr_changed = false;
-    irr = vector_highest(l, VLAPIC_REG_IRR, 0xff);
-    isr = vector_highest(l, VLAPIC_REG_ISR, 0xff);
-    return (u16)(MAX(irr, 0) | MAX(isr, 0) << 8);
+    return (u8)MAX(vector_highest(l, VLAPIC_REG_ISR, l->isr_words), 0);
 }
 
 void vlapic_accept(struct vlapic *l, u8 vector)
@@ -234,7 +226,7 @@ int vlapic_eoi(struct vlapic *l)
     if (highest < 0)
         return -1;
     vector_clear(&l->reg[VLAPIC_REG_ISR], &l->isr_words, vector);
-    return l->reg[VLAPIC_REG_TMR + vector / 32].value & (1u << (vector % 32)) ? highest : -1;
+    return vlapic_is_level(l, (u8)vector) ? highest : -1;
 }
 
 /* ---- errors and the local vector table ---- */

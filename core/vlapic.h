@@ -106,8 +106,7 @@ struct vlapic {
     u8 isr_words;            /* bit n: reg[VLAPIC_REG_ISR + n] may be other than 0 */
     u8 irr_words;
     u8 esr_pending;   /* becomes ESR when ESR is written */
-    bool virtualized; /* the processor itself delivers and ends interrupts: it has IRR and ISR */
-    bool irr_changed; /* since vlapic_interrupt_status() */
+    bool virtualized; /* the processor itself ends interrupts: it changes ISR */
     u32 id;           /* x2APIC id; constant */
     u64 base;         /* the APIC_BASE MSR */
 
@@ -118,11 +117,9 @@ struct vlapic {
     u64 tsc_per_ns;     /* both with 32 fraction bits */
     u64 ns_per_tsc;
 
-    /* What other processors write: a bit per vector, and then the flag. A posted-interrupt
-     * descriptor (Intel SDM vol. 3C, 30.6). */
+    /* What other processors write: a bit per vector, and then the flag. */
     u32 pir[8] ALIGNED(64);
-    u32 pir_pending; /* bit 0 */
-    u32 pir_unused[7];
+    u8 pir_pending;
     u32 pir_level[8]; /* trigger mode of the vectors in pir */
 };
 
@@ -200,12 +197,16 @@ u8 vlapic_ppr(const struct vlapic *l);
 /* Only TPR holds back the highest vector in IRR: the caller must see the next write of CR8. */
 bool vlapic_blocked_by_tpr(struct vlapic *l);
 
-/* For a processor that delivers interrupts itself: the highest vectors in IRR and (in bits 15:8) in
- * ISR, 0 for none; what was posted is in IRR. */
-u16 vlapic_interrupt_status(struct vlapic *l);
-
-/* The processor takes interrupts over, in x2APIC mode, or gives them back. */
+/* The processor ends interrupts and reads the registers itself, in x2APIC mode, or no more. */
 void vlapic_set_virtualized(struct vlapic *l, bool on);
+
+/* The highest vector in service; 0: none. */
+u8 vlapic_in_service(const struct vlapic *l);
+
+static inline bool vlapic_is_level(const struct vlapic *l, u8 vector)
+{
+    return l->reg[VLAPIC_REG_TMR + vector / 32].value & (1u << (vector % 32));
+}
 
 /* What the word in memory has is what an x2APIC's register reads as, where virtualized. */
 bool vlapic_is_plain(u32 reg);

@@ -11,7 +11,6 @@ enum {
     APIC_VECTOR_TIMER = 0xf0,
     APIC_VECTOR_KICK = 0xf1,
     APIC_VECTOR_STOP = 0xf2,
-    APIC_VECTOR_POSTED = 0xf3, /* the processor itself looks at what was posted (vmx/) */
     APIC_VECTOR_ERROR = 0xfe,
     APIC_VECTOR_SPURIOUS = 0xff
 };

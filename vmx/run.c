@@ -101,17 +101,17 @@ static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
     }
     inject(&(struct event){.vector = vector, .type = EVENT_INTERRUPT});
     vcpu_accept_interrupt(v, vector);
+    if (v->lapic.virtualized)
+        vmx_sync_interrupts(v);
 }
 
-/* Where only TPR holds an interrupt back, its fall below what TPR is now makes an exit. */
-static void set_tpr_threshold(struct vcpu *v, bool blocked)
+/* What waits in IRR has to be looked at again when the guest writes TPR, or ends another. */
+static void watch_priorities(struct vcpu *v)
 {
-    u32 threshold = blocked ? vlapic_cr8(&v->lapic) : 0;
-
-    if (likely(threshold == vmx_of(v)->tpr_threshold))
-        return;
-    vmx_of(v)->tpr_threshold = threshold;
-    vmwrite(VMCS_TPR_THRESHOLD, threshold);
+    if (vlapic_blocked_by_tpr(&v->lapic))
+        open_window(v, PROC_CR8_LOAD);
+    else if (v->lapic.virtualized)
+        vmx_sync_interrupts(v);
 }
 
 /* Events in the order of their priority; at most one is delivered by an entry. */
@@ -128,15 +128,13 @@ static void prepare_events(struct vcpu *v)
         else
             busy = inject_nmi(v);
     }
-    if (unlikely(v->lapic.pir_pending || v->lapic.irr_changed) && v->lapic.virtualized)
-        vmx_sync_interrupts(v);
     vector = vcpu_next_interrupt(v);
     if (unlikely(vector == VCPU_WINDOW))
         open_window(v, PROC_INTERRUPT_WINDOW);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, busy, (u8)vector);
-    if (vmx_of(v)->proc & PROC_TPR_SHADOW)
-        set_tpr_threshold(v, vlapic_blocked_by_tpr(&v->lapic));
+    else if (unlikely(v->lapic.irr_words))
+        watch_priorities(v);
 }
 
 /* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
@@ -285,6 +283,8 @@ static enum vcpu_action handle_cr(struct vcpu *v)
     case 4:
         return vcpu_raise_gp(v);
     default:
+        if (vmx_features.proc & PROC_TPR_SHADOW)
+            set_proc(v, vmx_of(v)->proc & ~(u32)PROC_CR8_LOAD);
         return emulate(v);
     }
 }
@@ -320,12 +320,15 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
+/* The processor has ended it; others may have waited for that. */
 static enum vcpu_action handle_eoi(struct vcpu *v)
 {
-    struct vlapic_effect e = {.flags = VLAPIC_EOI, .eoi_vector = (u8)vmread(VMCS_QUALIFICATION)};
+    u8 vector = (u8)vmread(VMCS_QUALIFICATION);
 
     v->count[SOCLE_STAT_OTHER]++;
-    vcpu_apply_effect(v, &e);
+    vmx_sync_interrupts(v);
+    if (vlapic_is_level(&v->lapic, vector))
+        vcpu_apply_effect(v, &(struct vlapic_effect){.flags = VLAPIC_EOI, .eoi_vector = vector});
     return VCPU_RESUME;
 }
 
@@ -352,9 +355,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_interrupt(v);
     case VMX_EXIT_PREEMPTION_TIMER:
         return handle_preemption_timer(v);
-    case VMX_EXIT_TPR_THRESHOLD:
-        v->count[SOCLE_STAT_WINDOW]++;
-        return VCPU_RESUME;
     case VMX_EXIT_PAUSE:
         return exit_pause(v);
     case VMX_EXIT_EOI:

@@ -7,7 +7,6 @@
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
-#include "drivers/apic.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
 #define FEATURE_LOCKED        BIT(0)
@@ -121,13 +120,13 @@ static void allow_msr(u8 *bitmap, u32 msr, bool read, bool write)
         bitmap[2048 + bit / 8] &= (u8)~mask;
 }
 
-/* Intel SDM vol. 3C, 30.5: the writes that the processor carries out itself. */
+/* Intel SDM vol. 3C, 30.5: what the processor carries out itself. */
 static void allow_x2apic(void)
 {
     memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
     for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
         allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
-                  reg == VLAPIC_REG_TPR || reg == VLAPIC_REG_EOI || reg == VLAPIC_REG_SELF_IPI);
+                  reg == VLAPIC_REG_EOI);
 }
 
 static void init_permission_maps(void)
@@ -157,7 +156,7 @@ static struct vmx_features choose_features(void)
     u32 wanted = vendor_plain ? 0 : ~0u; /* of what is optional */
     struct vmx_features f = {
         .pin = choose(MSR_VMX_TRUE_PIN, PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS,
-                      (PIN_PREEMPTION_TIMER | PIN_POSTED_INTERRUPTS) & wanted),
+                      PIN_PREEMPTION_TIMER & wanted),
         .proc = choose(MSR_VMX_TRUE_PROC,
                        PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_RDPMC | PROC_CR8_LOAD |
                            PROC_CR8_STORE | PROC_IO_BITMAPS | PROC_MSR_BITMAPS | PROC_MONITOR |
@@ -178,8 +177,6 @@ static struct vmx_features choose_features(void)
         f.proc &= ~(u32)(PROC_CR8_LOAD | PROC_CR8_STORE);
     if ((f.proc & PROC_TPR_SHADOW) && allows(MSR_VMX_PROC2, PROC2_APIC))
         f.apic = PROC2_APIC;
-    if (!f.apic)
-        f.pin &= ~(u32)PIN_POSTED_INTERRUPTS;
     return f;
 }
 
@@ -224,11 +221,10 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+    fmt_print(text, size, "ept%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
               vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
               vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
               vmx_features.apic ? " apicv" : "",
-              vmx_features.pin & PIN_POSTED_INTERRUPTS ? " posted-interrupts" : "",
               vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "");
 }
 
@@ -306,7 +302,7 @@ static void init_controls(const struct vcpu *v)
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
     const u8 *io_bitmap = owner ? io_bitmap_dom0 : io_bitmap_guest;
 
-    vmwrite(VMCS_PIN, vmx_features.pin & ~(u32)PIN_POSTED_INTERRUPTS);
+    vmwrite(VMCS_PIN, vmx_features.pin);
     vmwrite(VMCS_PROC, vmx_features.proc);
     vmwrite(VMCS_PROC2, proc2_of(v));
     vmwrite(VMCS_EXIT_CONTROLS, vmx_features.exit);
@@ -340,10 +336,6 @@ static void init_optional_controls(const struct vcpu *v)
     }
     for (u32 i = 0; vmx_features.apic && i < 4; i++)
         vmwrite(VMCS_EOI_EXITS + 2 * i, 0);
-    if (vmx_features.pin & PIN_POSTED_INTERRUPTS) {
-        vmwrite(VMCS_POSTED_DESCRIPTOR, virt_to_phys(v->lapic.pir));
-        vmwrite(VMCS_POSTED_VECTOR, APIC_VECTOR_POSTED);
-    }
 }
 
 static u64 idt_base(void)
@@ -590,33 +582,35 @@ static void vmx_update_tsc_offset(struct vcpu *v)
 
 /* ---- the local APIC ---- */
 
-/* What was posted is in IRR, and the processor knows the highest vectors, and which ends to report.
- */
+/* Which vector the next EOI ends, and which ends make an exit: of level-triggered interrupts, and
+ * of the one that keeps others waiting. The processor could deliver these itself (RVI), but Bochs
+ * (2.7) then does so when a physical interrupt arrives, though the guest has interrupts off. */
 void vmx_sync_interrupts(struct vcpu *v)
 {
     const struct vlapic_word *tmr = &v->lapic.reg[VLAPIC_REG_TMR];
     u64 *exits = vmx_of(v)->eoi_exits;
+    u8 vector = vlapic_in_service(&v->lapic);
 
-    vmwrite(VMCS_INTERRUPT_STATUS, vlapic_interrupt_status(&v->lapic));
+    vmwrite(VMCS_INTERRUPT_STATUS, (u64)vector << 8);
     for (u32 i = 0; i < 4; i++) {
-        u64 levels = tmr[2 * i].value | (u64)tmr[2 * i + 1].value << 32;
+        u64 wanted = tmr[2 * i].value | (u64)tmr[2 * i + 1].value << 32;
 
-        if (levels != exits[i])
-            vmwrite(VMCS_EOI_EXITS + 2 * i, exits[i] = levels);
+        if (v->lapic.irr_words && vector / 64 == i)
+            wanted |= BIT(vector % 64);
+        if (wanted != exits[i])
+            vmwrite(VMCS_EOI_EXITS + 2 * i, exits[i] = wanted);
     }
 }
 
-/* In x2APIC mode the processor delivers interrupts itself. An xAPIC's page would have to be mapped
- * for that, and no guest that matters for speed stays in that mode. */
+/* In x2APIC mode the processor ends interrupts and answers reads itself. An xAPIC's page would have
+ * to be mapped for that, and no guest that matters for speed stays in that mode. */
 static void vmx_update_apic(struct vcpu *v)
 {
-    u32 posted = vmx_features.pin & PIN_POSTED_INTERRUPTS;
     bool on = vmx_features.apic && domain_has(v->domain, DOMAIN_LAPIC) &&
               vlapic_mode(&v->lapic) == VLAPIC_X2APIC;
 
     vlapic_set_virtualized(&v->lapic, on);
     vmcs_begin(v);
-    vmwrite(VMCS_PIN, on ? vmx_features.pin : vmx_features.pin & ~posted);
     vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
     if (on)

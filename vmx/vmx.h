@@ -15,7 +15,6 @@ enum {
     PIN_NMI = BIT(3),
     PIN_VIRTUAL_NMIS = BIT(5),
     PIN_PREEMPTION_TIMER = BIT(6),
-    PIN_POSTED_INTERRUPTS = BIT(7),
 };
 
 enum {
@@ -69,7 +68,6 @@ enum {
 
 enum vmcs_field {
     VMCS_VPID = 0x0000,
-    VMCS_POSTED_VECTOR = 0x0002,
     VMCS_GUEST_SELECTOR = 0x0800, /* ES CS SS DS FS GS LDTR TR, two apart */
     VMCS_INTERRUPT_STATUS = 0x0810,
     VMCS_HOST_SELECTOR = 0x0c00, /* ES CS SS DS FS GS TR */
@@ -78,7 +76,6 @@ enum vmcs_field {
     VMCS_MSR_BITMAP = 0x2004,
     VMCS_TSC_OFFSET = 0x2010,
     VMCS_VIRTUAL_APIC = 0x2012,
-    VMCS_POSTED_DESCRIPTOR = 0x2016,
     VMCS_EPTP = 0x201a,
     VMCS_EOI_EXITS = 0x201c, /* four, two apart */
     VMCS_GUEST_PHYSICAL = 0x2400,
@@ -190,7 +187,6 @@ enum vmx_exit {
     VMX_EXIT_MONITOR = 39,
     VMX_EXIT_PAUSE = 40,
     VMX_EXIT_MACHINE_CHECK = 41, /* during the entry */
-    VMX_EXIT_TPR_THRESHOLD = 43,
     VMX_EXIT_EOI = 45,
     VMX_EXIT_EPT_VIOLATION = 48,
     VMX_EXIT_INVEPT = 50,
@@ -211,12 +207,11 @@ enum vmx_exit {
 #define SWITCHED_MSRS 5
 
 struct vmx_vcpu {
-    void *vmcs;      /* a pool page */
-    u32 proc;        /* the primary controls as they are in the VMCS */
-    u32 host_cpu;    /* whose tables are in the host state */
-    bool launched;   /* on the processor that has loaded it */
-    bool pdptes_due; /* new paging state: PAE paging needs its four entries before the entry */
-    u32 tpr_threshold;
+    void *vmcs;       /* a pool page */
+    u32 proc;         /* the primary controls as they are in the VMCS */
+    u32 host_cpu;     /* whose tables are in the host state */
+    bool launched;    /* on the processor that has loaded it */
+    bool pdptes_due;  /* new paging state: PAE paging needs its four entries before the entry */
     u64 eoi_exits[4]; /* as they are in the VMCS */
     u64 msr[SWITCHED_MSRS];
     u64 cr2;
