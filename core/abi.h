@@ -23,7 +23,8 @@
 /* CPUID: EBX:ECX:EDX of the base leaf spell "SocleSocle\0\0"; EAX is the highest leaf of the range.
  */
 #define SOCLE_CPUID_BASE    0x40000100u
-#define SOCLE_CPUID_INFO    0x40000101u /* EAX ABI version, EBX 0 = VMMCALL, 1 = VMCALL */
+#define SOCLE_CPUID_INFO    0x40000101u /* EAX ABI version, EBX 0 = VMMCALL, 1 = VMCALL, ECX flags */
+#define SOCLE_SMALL_EXEC    0x1u        /* guests' executable leaves are 4 KiB: ask for no others */
 #define SOCLE_CPUID_SIG_EBX 0x6c636f53u /* "Socl" */
 #define SOCLE_CPUID_SIG_ECX 0x636f5365u /* "eSoc" */
 #define SOCLE_CPUID_SIG_EDX 0x0000656cu /* "le" */

@@ -141,7 +141,9 @@ static struct cpuid_regs hypervisor_leaf(u32 leaf)
         return (struct cpuid_regs){SOCLE_CPUID_INFO, SOCLE_CPUID_SIG_EBX, SOCLE_CPUID_SIG_ECX,
                                    SOCLE_CPUID_SIG_EDX};
     case SOCLE_CPUID_INFO:
-        return (struct cpuid_regs){.eax = SOCLE_ABI_VERSION, .ebx = vendor->abi_call};
+        return (struct cpuid_regs){.eax = SOCLE_ABI_VERSION,
+                                   .ebx = vendor->abi_call,
+                                   .ecx = vendor->npt_format->max_exec_leaf ? 0 : SOCLE_SMALL_EXEC};
     default:
         return (struct cpuid_regs){0};
     }

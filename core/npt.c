@@ -223,7 +223,8 @@ struct run {
 static int choose_level(const struct npt *npt, u64 gfn, u64 mfn, u64 pages, u32 flags)
 {
     const struct npt_format *f = npt->format;
-    int max = flags & SOCLE_MAP_EXEC ? MIN(f->max_leaf, f->max_exec_leaf) : f->max_leaf;
+    bool exec = (flags & SOCLE_MAP_EXEC) && npt->lends; /* dom0 is trusted with its own tables */
+    int max = exec ? MIN(f->max_leaf, f->max_exec_leaf) : f->max_leaf;
     u64 both = flags & SOCLE_MAP_MMIO ? gfn : gfn | mfn;
     struct spot at = walk(npt, gfn, 2);
     int level = 0;

@@ -9,6 +9,7 @@
 #include "core/vendor.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
+#define MSR_ARCH_CAPABILITIES 0x10a
 #define FEATURE_LOCKED        BIT(0)
 #define FEATURE_VMX           BIT(2)
 #define MSR_VMX_BASIC         0x480
@@ -81,6 +82,16 @@ static bool allows(u32 msr, u32 controls)
     return !(controls & ~(rdmsr(msr) >> 32));
 }
 
+/* A guest can stop the processor for ever by the page size of code (CVE-2018-12207), unless this
+ * says otherwise: PSCHANGE_MC_NO. */
+static bool safe_large_exec(void)
+{
+    u64 capabilities;
+
+    return (cpuid(7, 0).edx & BIT(29)) && rdmsr_safe(MSR_ARCH_CAPABILITIES, &capabilities) &&
+           (capabilities & BIT(6));
+}
+
 static bool vmx_detect(const char **why)
 {
     u64 control = rdmsr_safe(MSR_FEATURE_CONTROL, &control) ? control : 0;
@@ -103,6 +114,8 @@ static bool vmx_detect(const char **why)
     if (!(rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE))
         return false;
     npt_format_ept.max_leaf = rdmsr(MSR_VMX_EPT_VPID) & EPT_1GIB ? 2 : 1;
+    if (!safe_large_exec())
+        npt_format_ept.max_exec_leaf = 0;
     *why = "this processor has no XSAVE";
     return cpuid(1, 0).ecx & BIT(26);
 }

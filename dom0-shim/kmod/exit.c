@@ -115,7 +115,9 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 
 static int exit_fault(struct sk_vcpu *vcpu)
 {
-	int r = sk_memory_fault(vcpu->vm, vcpu->page->fault.gpa, vcpu->page->fault.write);
+	const struct socle_vcpu_page *p = vcpu->page;
+	int r = sk_memory_fault(vcpu->vm, p->fault.gpa, p->fault.write,
+				p->fault.fetch && p->fault.present);
 
 	if (r == -EINTR) {
 		vcpu->run->exit_reason = KVM_EXIT_INTR;

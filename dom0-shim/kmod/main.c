@@ -7,6 +7,7 @@
 #include <linux/module.h>
 
 bool sk_use_vmcall __ro_after_init;
+bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 
 struct cap_answer {
@@ -183,6 +184,7 @@ static int __init find_socle(void)
 		return -ENODEV;
 	}
 	sk_use_vmcall = ebx & 1;
+	sk_small_exec = ecx & SOCLE_SMALL_EXEC;
 	return say_hello();
 }
 

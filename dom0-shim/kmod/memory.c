@@ -311,6 +311,7 @@ out:
 struct fault {
 	u64 gfn;
 	bool write;
+	bool code; /* a fetch from what is mapped, but not as code */
 	/* a copy of the slot, taken under mmu_lock */
 	u64 slot_gfn, slot_pages;
 	unsigned long slot_hva;
@@ -371,7 +372,7 @@ static u64 extent_pages(struct sk_vm *vm, const struct fault *f, u64 pfn)
 {
 	u64 pages;
 
-	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES)
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES || f->code)
 		return 1;
 	pages = host_leaf_pages(vm->mm, f->hva);
 	if (pages == PAGES_1G && !extent_fits(f, pfn, pages))
@@ -412,6 +413,8 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 		goto out;
 	pages = extent_pages(vm, f, pfn);
 	mask = ~(pages - 1);
+	if (sk_small_exec && pages > 1)
+		flags &= ~(u64)SOCLE_MAP_EXEC; /* until there is a fetch */
 	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
 		set_bit(f->gfn - f->slot_gfn, slot_find(vm, f->gfn)->dirty);
 	r = hc_map(vm->domain, f->gfn & mask, pfn & mask, pages, flags);
@@ -472,9 +475,9 @@ static int fault_in_slot(struct sk_vm *vm, struct fault *f, u64 gpa)
 	return r == -EINVAL ? -EFAULT : r;
 }
 
-int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write)
+int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code)
 {
-	struct fault f = { .gfn = gpa >> PAGE_SHIFT, .write = write };
+	struct fault f = { .gfn = gpa >> PAGE_SHIFT, .write = write, .code = code };
 	struct sk_slot *slot;
 	long r = 0;
 

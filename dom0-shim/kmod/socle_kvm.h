@@ -70,7 +70,8 @@ void sk_memory_destroy(struct sk_vm *vm);
 int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region);
 int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user);
 /* Maps what the guest touched; 0, -EAGAIN (try again), or an error for KVM_RUN's caller. */
-int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write);
+extern bool sk_small_exec; /* Socle maps code by 4 KiB pages only (CVE-2018-12207) */
+int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code);
 
 /* ---- irq.c: GSI routing ----------------------------------------------------------------------- */
 struct sk_routes;
