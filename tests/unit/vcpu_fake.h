@@ -115,7 +115,9 @@ static void fake_update_tsc_offset(struct vcpu *v)
     fake.offset_updates++;
 }
 
+static const struct npt_format fake_format = NPT_FORMAT_EPT;
 static const struct vendor_ops fake_ops = {
+    .npt_format = &fake_format,
     .name = "fake",
     .abi_call = 1,
     .get_sregs = fake_get_sregs,
