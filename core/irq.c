@@ -8,6 +8,8 @@
 #include "core/x86.h"
 #include "drivers/apic.h"
 
+bool irq_entries_are_timed;
+
 static bool test_and_clear(u64 *map, u8 vector)
 {
     bool was = map[vector / 64] >> (vector % 64) & 1;
@@ -173,7 +175,8 @@ void irq_arm_timer(void)
 
     if (next != cpu->timer_deadline) {
         cpu->timer_deadline = next;
-        apic_timer_set(next);
+        if (!irq_entries_are_timed)
+            apic_timer_set(next);
     }
 }
 

@@ -14,6 +14,9 @@ void irq_physical(u8 vector);
  * Returns how many took it. Any processor. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg);
 
+/* An entry ends at this_cpu()->timer_deadline by itself: the physical timer is for sleep only. */
+extern bool irq_entries_are_timed;
+
 /* Does what a register write asked for. On v's own processor. */
 void vcpu_apply_effect(struct vcpu *v, const struct vlapic_effect *e);
 

@@ -313,10 +313,13 @@ static enum vcpu_action handle_interrupt(struct vcpu *v)
     return VCPU_RESUME;
 }
 
+/* Also where an interrupt waits that made no exit (see LONGEST_ENTRY_MS). */
 static enum vcpu_action handle_preemption_timer(struct vcpu *v)
 {
     v->count[SOCLE_STAT_INTERRUPT]++;
     vmx_take_interrupts();
+    if (rdtsc() >= this_cpu()->timer_deadline)
+        vcpu_set_pending(v, PENDING_RESCHED);
     return VCPU_RESUME;
 }
 

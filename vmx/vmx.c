@@ -2,11 +2,13 @@
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
 #include "core/gmem.h"
+#include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
+#include "drivers/apic.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
 #define MSR_ARCH_CAPABILITIES 0x10a
@@ -222,6 +224,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
     if (cpu->id == 0) {
         vmx_features = f;
         init_permission_maps();
+        irq_entries_are_timed = f.pin & PIN_PREEMPTION_TIMER;
     }
     if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
         memcmp(&f, &vmx_features, sizeof(f)) != 0)
@@ -701,6 +704,13 @@ void vmx_flush(const struct vcpu *v)
                      : "cc", "memory");
 }
 
+static void vmx_sleep(void)
+{
+    if (irq_entries_are_timed)
+        apic_timer_set(this_cpu()->timer_deadline);
+    vmx_idle();
+}
+
 const struct vendor_ops vmx_ops = {
     .name = "vmx",
     .npt_format = &npt_format_ept,
@@ -711,7 +721,7 @@ const struct vendor_ops vmx_ops = {
     .load = vmx_load,
     .run = vmx_run,
     .save = vmx_save,
-    .idle = vmx_idle,
+    .idle = vmx_sleep,
     .vcpu_init = vmx_vcpu_init,
     .vcpu_free = vmx_vcpu_free,
     .get_sregs = vmx_get_sregs,
