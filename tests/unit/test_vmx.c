@@ -32,6 +32,7 @@ struct step {
     const struct vcpu *v;
     u64 entry_info, entry_error, shadow, rip;
     u32 proc, flushes;
+    u64 service, eoi_exits[4];
     bool launched;
 };
 
@@ -56,6 +57,11 @@ bool vmx_enter(u64 *gpr, bool launched)
     s->shadow = vmread(VMCS_INTERRUPTIBILITY);
     s->proc = (u32)vmread(VMCS_PROC);
     s->rip = vmread(VMCS_GUEST_RIP);
+    if (w->lapic.virtualized) {
+        s->service = vmread(VMCS_INTERRUPT_STATUS);
+        for (u32 i = 0; i < 4; i++)
+            s->eoi_exits[i] = vmread(VMCS_EOI_EXITS + 2 * i);
+    }
     assert_int_equal(fake_vmx_check_and_say(), 0);
     if (s->reason == NONE)
         longjmp(end_of_script, 1);
@@ -281,6 +287,95 @@ static void test_event_ends_shadow(void **state)
     play();
     assert_int_equal(steps[1].entry_info, EXC(VEC_DB));
     assert_int_equal(steps[1].shadow, 0);
+}
+
+/* ---- the local APIC, where the processor ends interrupts ---- */
+
+static void use_x2apic(struct vcpu *w)
+{
+    struct vlapic_effect e;
+
+    assert_int_equal(vlapic_set_base(&w->lapic, 0xfee00d00, true, &e), 0);
+    vcpu_apic_changed(w);
+    vlapic_msr_write(&w->lapic, MSR_X2APIC_FIRST + VLAPIC_REG_SVR, 0x1ff, 0, &e);
+    assert_true(w->lapic.virtualized);
+}
+
+/* What the processor does for a write of EOI. */
+static void end_highest(struct vcpu *w)
+{
+    struct vlapic_word *word = &w->lapic.reg[VLAPIC_REG_ISR + 2];
+
+    assert_true(word->value);
+    word->value &= ~(1u << (31 - __builtin_clz(word->value)));
+}
+
+/* Ends make no exit, but of what another one waits for. */
+static void test_the_next_comes_when_one_ends(void **state)
+{
+    (void)state;
+    use_x2apic(v);
+    post(0x58);
+    post(0x41);
+    steps[0] = (struct step){.reason = VMX_EXIT_EOI, .qualification = 0x58, .hook = end_highest};
+    steps[1].reason = VMX_EXIT_CPUID;
+    play();
+    assert_int_equal(steps[0].entry_info, IRQ(0x58));
+    assert_int_equal(steps[0].service, 0x5800);
+    assert_int_equal(steps[0].eoi_exits[1], BIT(0x58 - 64));
+    assert_int_equal(steps[1].entry_info, IRQ(0x41));
+    assert_int_equal(steps[1].service, 0x4100);
+    assert_int_equal(steps[1].eoi_exits[1], 0);
+    assert_int_equal(steps[2].entry_info, 0);
+    assert_int_equal(emulated, 1);
+}
+
+static void post_lower(struct vcpu *w)
+{
+    vlapic_post(&w->lapic, 0x41, false);
+}
+
+static void test_one_comes_while_a_higher_is_in_service(void **state)
+{
+    (void)state;
+    use_x2apic(v);
+    post(0x58);
+    steps[0] = (struct step){.reason = VMX_EXIT_CPUID, .hook = post_lower};
+    steps[1] = (struct step){.reason = VMX_EXIT_EOI, .qualification = 0x58, .hook = end_highest};
+    play();
+    assert_int_equal(steps[0].eoi_exits[1], 0);
+    assert_int_equal(steps[1].entry_info, 0);
+    assert_int_equal(steps[1].eoi_exits[1], BIT(0x58 - 64));
+    assert_int_equal(steps[2].entry_info, IRQ(0x41));
+}
+
+static void test_level_is_told(void **state)
+{
+    struct pcpu *cpu = pcpus[0];
+
+    (void)state;
+    use_x2apic(v);
+    cpu->level_held[1] |= BIT(0x41 - 64);
+    vlapic_post(&v->lapic, 0x41, true);
+    steps[0] = (struct step){.reason = VMX_EXIT_EOI, .qualification = 0x41, .hook = end_highest};
+    play();
+    assert_int_equal(steps[0].eoi_exits[1], BIT(0x41 - 64));
+    assert_int_equal(cpu->level_held[1], 0); /* ended in the physical APIC */
+}
+
+/* Only TPR holds it back: the write of CR8 makes an exit, and the others do not. */
+static void test_tpr_is_watched_while_it_matters(void **state)
+{
+    (void)state;
+    vlapic_set_cr8(&v->lapic, 5);
+    steps[0].reason = VMX_EXIT_CPUID;
+    steps[0].hook = post_lower;
+    steps[1] = (struct step){.reason = VMX_EXIT_CR, .qualification = 8};
+    play();
+    assert_false(steps[0].proc & PROC_CR8_LOAD);
+    assert_true(steps[1].proc & PROC_CR8_LOAD);
+    assert_int_equal(emulated, 2);
+    assert_true(steps[2].proc & PROC_CR8_LOAD); /* the fake has not lowered it */
 }
 
 /* ---- exits ---- */
@@ -555,6 +650,10 @@ int main(void)
         cmocka_unit_test_setup(test_bad_control_registers, start),
         cmocka_unit_test_setup(test_bad_paging_switches, start),
         cmocka_unit_test_setup(test_pae_paging_loads_its_entries, start),
+        cmocka_unit_test_setup(test_the_next_comes_when_one_ends, start),
+        cmocka_unit_test_setup(test_one_comes_while_a_higher_is_in_service, start),
+        cmocka_unit_test_setup(test_level_is_told, start),
+        cmocka_unit_test_setup(test_tpr_is_watched_while_it_matters, start),
         cmocka_unit_test_setup(test_flushes, start),
         cmocka_unit_test_setup(test_run_and_unknown_exit, start),
         cmocka_unit_test_setup(test_entry_that_fails, start),
