@@ -59,8 +59,10 @@ static u8 io_bitmap_guest[2 * PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap[PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap_x2apic[PAGE_SIZE] ALIGNED(4096);
 
-static const u32 switched_msrs[SWITCHED_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
-                                                 MSR_KERNEL_GS_BASE};
+/* A guest's write makes an exit, so what each processor has is known. KERNEL_GS_BASE, which SWAPGS
+ * changes too, is switched with each vCPU. */
+static const u32 syscall_msrs[SYSCALL_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK};
+static u64 loaded_msrs[MAX_PCPUS][SYSCALL_MSRS];
 
 /* The MSRs that are fields. Guests read and write all but PAT and EFER without an exit. */
 static const struct {
@@ -151,8 +153,9 @@ static void init_permission_maps(void)
     for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
         if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
             allow_msr(msr_bitmap, msr_fields[i].index, true, true);
-    for (u32 i = 0; i < SWITCHED_MSRS; i++)
-        allow_msr(msr_bitmap, switched_msrs[i], true, true);
+    for (u32 i = 0; i < SYSCALL_MSRS; i++)
+        allow_msr(msr_bitmap, syscall_msrs[i], true, false);
+    allow_msr(msr_bitmap, MSR_KERNEL_GS_BASE, true, true);
     allow_x2apic();
 }
 
@@ -229,6 +232,8 @@ static int vmx_init_cpu(struct pcpu *cpu)
     if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
         memcmp(&f, &vmx_features, sizeof(f)) != 0)
         return -E_NODEV;
+    for (u32 i = 0; i < SYSCALL_MSRS; i++)
+        loaded_msrs[cpu->id][i] = rdmsr(syscall_msrs[i]);
     if (!(control & FEATURE_LOCKED))
         wrmsr(MSR_FEATURE_CONTROL, control | FEATURE_LOCKED | FEATURE_VMX);
     write_cr4(read_cr4() | CR4_VMXE);
@@ -502,12 +507,20 @@ static void vmx_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     vmcs_end(v);
 }
 
-static int switched_index(u32 index)
+static int syscall_index(u32 index)
 {
-    for (int i = 0; i < SWITCHED_MSRS; i++)
-        if (switched_msrs[i] == index)
+    for (int i = 0; i < SYSCALL_MSRS; i++)
+        if (syscall_msrs[i] == index)
             return i;
     return -1;
+}
+
+static void load_syscall_msr(u32 i, u64 value)
+{
+    u64 *loaded = &loaded_msrs[this_cpu()->id][i];
+
+    if (*loaded != value)
+        wrmsr(syscall_msrs[i], *loaded = value);
 }
 
 static u32 field_of(u32 index)
@@ -520,13 +533,15 @@ static u32 field_of(u32 index)
 
 static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
 {
-    int i = switched_index(index);
+    int i = syscall_index(index);
     u32 field = field_of(index);
 
     if (i >= 0)
-        *value = is_loaded(v) ? rdmsr(index) : vmx_of(v)->msr[i];
+        *value = vmx_of(v)->msr[i];
+    if (index == MSR_KERNEL_GS_BASE)
+        *value = is_loaded(v) ? rdmsr(index) : vmx_of(v)->kernel_gs_base;
     if (!field)
-        return i >= 0;
+        return i >= 0 || index == MSR_KERNEL_GS_BASE;
     vmcs_begin(v);
     *value = vmread(field);
     vmcs_end(v);
@@ -535,16 +550,23 @@ static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
 
 static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 {
-    int i = switched_index(index);
+    int i = syscall_index(index);
     u32 field = field_of(index);
 
     if (i >= 0) {
         vmx_of(v)->msr[i] = value;
         if (is_loaded(v))
+            load_syscall_msr((u32)i, value);
+        return true;
+    }
+    if (index == MSR_KERNEL_GS_BASE) {
+        vmx_of(v)->kernel_gs_base = value;
+        if (is_loaded(v))
             wrmsr(index, value);
+        return true;
     }
     if (!field)
-        return i >= 0;
+        return false;
     vmcs_begin(v);
     if (index == MSR_EFER)
         set_efer(value);
@@ -667,8 +689,9 @@ static void vmx_load(struct vcpu *v)
 
     vmptrld(v);
     move_to_this_cpu(x);
-    for (u32 i = 0; i < SWITCHED_MSRS; i++)
-        wrmsr(switched_msrs[i], x->msr[i]);
+    for (u32 i = 0; i < SYSCALL_MSRS; i++)
+        load_syscall_msr(i, x->msr[i]);
+    wrmsr(MSR_KERNEL_GS_BASE, x->kernel_gs_base);
     write_cr2(x->cr2);
     write_dr6(x->dr6);
     state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
@@ -681,8 +704,7 @@ static void vmx_save(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
-    for (u32 i = 0; i < SWITCHED_MSRS; i++)
-        x->msr[i] = rdmsr(switched_msrs[i]);
+    x->kernel_gs_base = rdmsr(MSR_KERNEL_GS_BASE);
     x->cr2 = read_cr2();
     x->dr6 = read_dr6();
     v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;

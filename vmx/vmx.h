@@ -203,8 +203,8 @@ enum vmx_exit {
 
 /* ---- a vCPU ---- */
 
-/* MSRs that a guest uses without an exit and no VMCS field has. */
-#define SWITCHED_MSRS 5
+/* The MSRs of SYSCALL, which no VMCS field has. */
+#define SYSCALL_MSRS 4
 
 struct vmx_vcpu {
     void *vmcs;       /* a pool page */
@@ -213,7 +213,8 @@ struct vmx_vcpu {
     bool launched;    /* on the processor that has loaded it */
     bool pdptes_due;  /* new paging state: PAE paging needs its four entries before the entry */
     u64 eoi_exits[4]; /* as they are in the VMCS */
-    u64 msr[SWITCHED_MSRS];
+    u64 msr[SYSCALL_MSRS];
+    u64 kernel_gs_base;
     u64 cr2;
     u64 dr6;
 };
