@@ -282,9 +282,11 @@ static s64 vcpu_call(u64 nr, const struct args *x)
 
 static s64 create_vcpu(struct domain *d, const struct args *x)
 {
-    if (x->b > 0xffffffff || !x->c || (x->c & ~PAGE_MASK) || x->d >= SOCLE_EVENT_PORTS)
+    int err = check_page(x->c);
+
+    if (x->b > 0xffffffff || !x->c || x->d >= SOCLE_EVENT_PORTS)
         return -E_INVAL;
-    return vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
+    return err ? err : vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
 }
 
 static s64 send_msi(struct domain *d, u64 address, u64 data)

@@ -4,7 +4,6 @@
 #include "core/cpuid.h"
 #include "core/event.h"
 #include "core/exits.h"
-#include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/log.h"
@@ -118,14 +117,6 @@ static int reserve_handle(struct vcpu *v)
     return i < SOCLE_MAX_VCPUS ? 0 : -E_NOSPC;
 }
 
-static void unshare_page(struct vcpu *v)
-{
-    if (v->page)
-        paging_unmap_shared(v->handle);
-    if (v->page_pfn)
-        frame_unpin_shared(v->page_pfn);
-}
-
 /* There is room, and the APIC id is new. */
 static int check_new(const struct domain *d, u32 apic_id)
 {
@@ -176,16 +167,11 @@ static int create_locked(struct domain *d, u32 apic_id, paddr_t page_pa, u32 por
         return -E_NOMEM;
     v->domain = d;
     err = allocate_parts(v);
-    if (!err && page_pa) {
-        err = frame_pin_shared(page_pa >> PAGE_SHIFT);
-        v->page_pfn = err ? 0 : page_pa >> PAGE_SHIFT;
-    }
     if (!err) {
         init_vcpu(v, apic_id, port);
         err = reserve_handle(v);
     }
     if (err) {
-        unshare_page(v);
         free_parts(v);
         return err;
     }
@@ -210,7 +196,8 @@ int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
 
 void vcpu_destroy(struct vcpu *v)
 {
-    unshare_page(v);
+    if (v->page)
+        paging_unmap_shared(v->handle);
     spin_lock(&table_lock);
     vcpu_table[v->handle] = NULL;
     spin_unlock(&table_lock);

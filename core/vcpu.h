@@ -117,7 +117,6 @@ struct vcpu {
 
     /* Exit to dom0. */
     struct socle_vcpu_page *page; /* shared, NULL for dom0's own */
-    pfn_t page_pfn;
     u32 port;
     bool exit_ready;         /* an exit that nobody has fetched yet */
     struct vcpu *waiter;     /* dom0's vCPU inside RUN */
@@ -187,8 +186,8 @@ static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
     return vcpu_raise(v, VEC_UD, false, 0);
 }
 
-/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's
- * own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id), -E_INVAL. */
+/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it (checked by the
+ * caller), 0 for dom0's own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id). */
 int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
 
 /* Frees it; it is stopped and nobody can find it any more. */
