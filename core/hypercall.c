@@ -224,10 +224,8 @@ static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 
     if (n)
         return n;
-    if (set)
-        return state_set(v, x->b, buffer, (u32)x->d);
-    n = state_get(v, x->b, buffer, (u32)x->d);
-    return n >= 0 && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
+    n = state_access(v, x->b, buffer, (u32)x->d, set);
+    return n >= 0 && !set && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
 }
 
 /* With the state lock, so that no RUN comes between. */

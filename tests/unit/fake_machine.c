@@ -242,21 +242,13 @@ static int state_check(struct vcpu *v, u64 section, u32 len)
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }
 
-int state_get(struct vcpu *v, u64 section, void *buf, u32 len)
+int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
 {
     int err = state_check(v, section, len);
+    struct socle_regs *r = buf;
 
     if (!err && section == SOCLE_STATE_REGS)
-        memcpy(((struct socle_regs *)buf)->gpr, v->gpr, sizeof(v->gpr));
-    return err;
-}
-
-int state_set(struct vcpu *v, u64 section, void *buf, u32 len)
-{
-    int err = state_check(v, section, len);
-
-    if (!err && section == SOCLE_STATE_REGS)
-        memcpy(v->gpr, ((const struct socle_regs *)buf)->gpr, sizeof(v->gpr));
+        memcpy(set ? v->gpr : r->gpr, set ? r->gpr : v->gpr, sizeof(v->gpr));
     return err;
 }
 
