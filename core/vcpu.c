@@ -606,6 +606,35 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
     }
 }
 
+/* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
+ * component on and find another's registers in it. */
+static void load_common(struct vcpu *v)
+{
+    xsetbv(0, host_xcr0_mask);
+    xrstor(v->xsave_area, host_xcr0_mask);
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, v->xcr0);
+    write_dr0(v->dr[0]);
+    write_dr1(v->dr[1]);
+    write_dr2(v->dr[2]);
+    write_dr3(v->dr[3]);
+    if (host_has_tsc_aux)
+        wrmsr(MSR_TSC_AUX, v->tsc_aux);
+    v->count[SOCLE_STAT_SWITCH]++;
+}
+
+static void save_common(struct vcpu *v)
+{
+    v->xcr0 = xgetbv(0); /* QEMU's SVM does not stop XSETBV */
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, host_xcr0_mask);
+    xsave(v->xsave_area, host_xcr0_mask);
+    v->dr[0] = read_dr0();
+    v->dr[1] = read_dr1();
+    v->dr[2] = read_dr2();
+    v->dr[3] = read_dr3();
+}
+
 void vcpu_loop(void)
 {
     for (;;) {
@@ -617,7 +646,9 @@ void vcpu_loop(void)
             continue;
         }
         vendor->load(v);
+        load_common(v);
         action = vendor->run(v);
+        save_common(v);
         vendor->save(v);
         vcpu_put(v, action);
     }
@@ -642,35 +673,6 @@ bool vcpu_enter(struct vcpu *v)
         stale = true;
     }
     return stale;
-}
-
-/* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
- * component on and find another's registers in it. */
-void vcpu_load_common(struct vcpu *v)
-{
-    xsetbv(0, host_xcr0_mask);
-    xrstor(v->xsave_area, host_xcr0_mask);
-    if (v->xcr0 != host_xcr0_mask)
-        xsetbv(0, v->xcr0);
-    write_dr0(v->dr[0]);
-    write_dr1(v->dr[1]);
-    write_dr2(v->dr[2]);
-    write_dr3(v->dr[3]);
-    if (host_has_tsc_aux)
-        wrmsr(MSR_TSC_AUX, v->tsc_aux);
-    v->count[SOCLE_STAT_SWITCH]++;
-}
-
-void vcpu_save_common(struct vcpu *v)
-{
-    v->xcr0 = xgetbv(0); /* QEMU's SVM does not stop XSETBV */
-    if (v->xcr0 != host_xcr0_mask)
-        xsetbv(0, host_xcr0_mask);
-    xsave(v->xsave_area, host_xcr0_mask);
-    v->dr[0] = read_dr0();
-    v->dr[1] = read_dr1();
-    v->dr[2] = read_dr2();
-    v->dr[3] = read_dr3();
 }
 
 void vcpu_set_xcr0(struct vcpu *v, u64 xcr0)

@@ -230,10 +230,6 @@ struct vcpu *vcpu_pick(void);
 /* Does what v->pending says, before an entry. */
 enum vcpu_action vcpu_pending_work(struct vcpu *v);
 
-/* Registers that both vendors leave in the processor: debug, extended state, TSC_AUX. */
-void vcpu_load_common(struct vcpu *v);
-void vcpu_save_common(struct vcpu *v);
-
 /* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_put().
  * True: the vCPU needs a new tag, because translations were taken back since it last ran or it ran
  * elsewhere. */

@@ -19,8 +19,8 @@ struct vendor_ops {
     /* Names of the features in use. */
     void (*features)(char *text, size_t size);
 
-    /* For vcpu_loop(): brings v's registers into the processor; runs it until a handler wants
-     * something else; brings them back to memory. */
+    /* For vcpu_loop(): brings v's registers into the processor (but extended state, DR0 to DR3 and
+     * TSC_AUX); runs it until a handler wants something else; brings them back to memory. */
     void (*load)(struct vcpu *v);
     enum vcpu_action (*run)(struct vcpu *v);
     void (*save)(struct vcpu *v);

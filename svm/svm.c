@@ -168,12 +168,12 @@ static void svm_vcpu_free(struct vcpu *v)
     v->vendor = NULL;
 }
 
-static void vmload(const struct vcpu *v)
+static void svm_load(struct vcpu *v)
 {
     __asm__ volatile("vmload %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
 
-static void vmsave(const struct vcpu *v)
+static void svm_save(struct vcpu *v)
 {
     __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
@@ -197,7 +197,7 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
     struct vmcb *c = vmcb_of(v);
 
     if (is_loaded(v))
-        vmsave(v);
+        svm_save(v);
     for (u32 i = 0; i < SOCLE_SEGS; i++) {
         struct vmcb_segment *seg = segment_of(c, i);
 
@@ -223,7 +223,7 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     struct vmcb *c = vmcb_of(v);
 
     if (is_loaded(v))
-        vmsave(v); /* the MSRs that VMLOAD takes along stay */
+        svm_save(v); /* the MSRs that VMLOAD takes along stay */
     for (u32 i = 0; i < SOCLE_SEGS; i++)
         *segment_of(c, i) = (struct vmcb_segment){s->seg[i].selector, s->seg[i].attr & 0xfff,
                                                   s->seg[i].limit, s->seg[i].base};
@@ -238,7 +238,7 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr4 = s->cr4;
     c->efer = s->efer | EFER_SVME;
     if (is_loaded(v))
-        vmload(v);
+        svm_load(v);
 }
 
 static u64 *msr_field(struct vmcb *c, u32 index)
@@ -298,18 +298,6 @@ static void svm_set_shadow(struct vcpu *v, bool shadow)
 static void svm_update_tsc_offset(struct vcpu *v)
 {
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
-}
-
-static void svm_load(struct vcpu *v)
-{
-    vmload(v);
-    vcpu_load_common(v);
-}
-
-static void svm_save(struct vcpu *v)
-{
-    vmsave(v);
-    vcpu_save_common(v);
 }
 
 const struct vendor_ops svm_ops = {

@@ -663,7 +663,6 @@ static void vmx_load(struct vcpu *v)
     write_dr6(x->dr6);
     state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
     vmwrite(VMCS_INTERRUPTIBILITY, legal_shadow(v, state) | (v->nmi_masked ? BLOCKED_BY_NMI : 0));
-    vcpu_load_common(v);
 }
 
 /* VMCLEAR writes the VMCS to memory, so that any processor may load it next. */
@@ -676,7 +675,6 @@ static void vmx_save(struct vcpu *v)
     x->cr2 = read_cr2();
     x->dr6 = read_dr6();
     v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
-    vcpu_save_common(v);
     vmclear(v);
 }
 
