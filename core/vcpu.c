@@ -228,7 +228,7 @@ static void wake(struct vcpu *v)
 void vcpu_notify(struct vcpu *v)
 {
     vcpu_set_pending(v, PENDING_EVENT);
-    if (v != this_cpu()->current) /* it looks before it enters the guest, and before it blocks */
+    if (!pcpu_has(v)) /* it looks before it enters the guest, and before it blocks */
         wake(v);
 }
 
@@ -421,14 +421,12 @@ static enum vcpu_action complete_io(struct vcpu *v)
     switch (v->io.kind) {
     case IO_NONE:
     case IO_MMIO_WRITE:
+    case IO_EXTINT:
         v->io.kind = IO_NONE;
         return VCPU_RESUME;
     case IO_MSR_READ:
     case IO_MSR_WRITE:
         return msr_complete(v);
-    case IO_EXTINT:
-        v->io.kind = IO_NONE;
-        return VCPU_RESUME;
     default:
         vendor->get_sregs(v, &v->sregs);
         return emulate_complete(v);

@@ -30,7 +30,7 @@ struct vendor_ops {
     /* v is stopped in all of these. */
     int (*vcpu_init)(struct vcpu *v);
     void (*vcpu_free)(struct vcpu *v);
-    void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
+    void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);       /* without CR8 and APIC_BASE */
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
     /* Both false: not one that the vendor holds. */
     bool (*get_msr)(struct vcpu *v, u32 index, u64 *value);

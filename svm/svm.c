@@ -178,12 +178,6 @@ static void svm_save(struct vcpu *v)
     __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
 
-/* VMRUN leaves FS, GS, LDTR and TR in the processor. */
-static bool is_loaded(const struct vcpu *v)
-{
-    return this_cpu()->current == v;
-}
-
 static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
 {
     struct vmcb_segment *const map[SOCLE_SEGS] = {&c->es, &c->cs, &c->ss,   &c->ds,
@@ -196,8 +190,8 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (is_loaded(v))
-        svm_save(v);
+    if (pcpu_has(v))
+        svm_save(v); /* VMRUN leaves FS, GS, LDTR and TR in the processor */
     for (u32 i = 0; i < SOCLE_SEGS; i++) {
         struct vmcb_segment *seg = segment_of(c, i);
 
@@ -222,7 +216,7 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (is_loaded(v))
+    if (pcpu_has(v))
         svm_save(v); /* the MSRs that VMLOAD takes along stay */
     for (u32 i = 0; i < SOCLE_SEGS; i++)
         *segment_of(c, i) = (struct vmcb_segment){s->seg[i].selector, s->seg[i].attr & 0xfff,
@@ -237,7 +231,7 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr3 = s->cr3;
     c->cr4 = s->cr4;
     c->efer = s->efer | EFER_SVME;
-    if (is_loaded(v))
+    if (pcpu_has(v))
         svm_load(v);
 }
 

@@ -249,21 +249,16 @@ static void vmclear(const struct vcpu *v)
     vmx_of(v)->launched = false;
 }
 
-static bool is_loaded(const struct vcpu *v)
-{
-    return this_cpu()->current == v;
-}
-
 /* Around accesses to the VMCS of a vCPU that is loaded here or stopped. */
 static void vmcs_begin(const struct vcpu *v)
 {
-    if (!is_loaded(v))
+    if (!pcpu_has(v))
         vmptrld(v);
 }
 
 static void vmcs_end(const struct vcpu *v)
 {
-    if (is_loaded(v))
+    if (pcpu_has(v))
         return;
     vmclear(v);
     if (this_cpu()->current)
@@ -346,17 +341,6 @@ static void init_optional_controls(const struct vcpu *v)
     }
 }
 
-static u64 idt_base(void)
-{
-    struct PACKED {
-        u16 limit;
-        u64 base;
-    } idtr;
-
-    __asm__ volatile("sidt %0" : "=m"(idtr));
-    return idtr.base;
-}
-
 static void init_host_state(void)
 {
     vmwrite(VMCS_HOST_CR0, read_cr0());
@@ -367,7 +351,7 @@ static void init_host_state(void)
     vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_CS, HOST_CS);
     vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_SS, HOST_SS);
     vmwrite(VMCS_HOST_SELECTOR + 2 * 6, HOST_TR);
-    vmwrite(VMCS_HOST_IDTR_BASE, idt_base());
+    vmwrite(VMCS_HOST_IDTR_BASE, (u64)trap_idt);
     vmwrite(VMCS_HOST_RIP, (u64)vmx_exited);
 }
 
@@ -446,12 +430,10 @@ void vmx_get_sregs(struct vcpu *v, struct socle_sregs *s)
     s->idt_base = vmread(VMCS_GUEST_IDTR_BASE);
     s->idt_limit = (u32)vmread(VMCS_GUEST_IDTR_LIMIT);
     s->cr0 = (vmread(VMCS_GUEST_CR0) & ~CR0_OWNED) | (vmread(VMCS_CR0_SHADOW) & CR0_OWNED);
-    s->cr2 = is_loaded(v) ? read_cr2() : vmx_of(v)->cr2;
+    s->cr2 = pcpu_has(v) ? read_cr2() : vmx_of(v)->cr2;
     s->cr3 = vmread(VMCS_GUEST_CR3);
     s->cr4 = vmread(VMCS_GUEST_CR4) & CR4_FREE;
-    s->cr8 = vlapic_cr8(&v->lapic);
     s->efer = vmread(VMCS_GUEST_EFER);
-    s->apic_base = v->apic_base;
     vmcs_end(v);
 }
 
@@ -489,7 +471,7 @@ static void vmx_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     vmwrite(VMCS_GUEST_CR3, s->cr3);
     vmwrite(VMCS_GUEST_CR4, (s->cr4 & CR4_FREE) | CR4_VMXE);
     vmx_of(v)->cr2 = s->cr2;
-    if (is_loaded(v))
+    if (pcpu_has(v))
         write_cr2(s->cr2);
     vmcs_end(v);
 }
@@ -516,7 +498,7 @@ static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
     u32 field = field_of(index);
 
     if (i >= 0)
-        *value = is_loaded(v) ? rdmsr(index) : vmx_of(v)->msr[i];
+        *value = pcpu_has(v) ? rdmsr(index) : vmx_of(v)->msr[i];
     if (!field)
         return i >= 0;
     vmcs_begin(v);
@@ -532,7 +514,7 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 
     if (i >= 0) {
         vmx_of(v)->msr[i] = value;
-        if (is_loaded(v))
+        if (pcpu_has(v))
             wrmsr(index, value);
     }
     if (!field)
