@@ -94,12 +94,9 @@ static void free_parts(struct vcpu *v)
     struct charge *charge = &v->domain->charge;
 
     vendor->vcpu_free(v);
-    if (v->xsave_area)
-        pool_free(v->xsave_area, charge);
-    if (v->cpuid)
-        pool_free(v->cpuid, charge);
-    if (v->lapic.reg)
-        pool_free(v->lapic.reg, charge);
+    pool_free(v->xsave_area, charge);
+    pool_free(v->cpuid, charge);
+    pool_free(v->lapic.reg, charge);
     pool_free(v, charge);
 }
 

@@ -29,7 +29,7 @@ struct vendor_ops {
 
     /* v is stopped in all of these. */
     int (*vcpu_init)(struct vcpu *v);
-    void (*vcpu_free)(struct vcpu *v);
+    void (*vcpu_free)(struct vcpu *v); /* also where vcpu_init failed, or was not called */
     void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);       /* without CR8 and APIC_BASE */
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
     /* Both false: not one that the vendor holds. */

@@ -61,10 +61,7 @@ static bool svm_detect(const char **why)
     if (rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS))
         return false;
     *why = "this processor has SVM, but no nested paging";
-    if (!(cpuid(0x8000000a, 0).edx & BIT(0)))
-        return false;
-    *why = "this processor has no XSAVE";
-    return cpuid(1, 0).ecx & BIT(26);
+    return cpuid(0x8000000a, 0).edx & BIT(0);
 }
 
 /* Two bits per MSR: read, write (AMD APM vol. 2, 15.11). */
@@ -163,9 +160,7 @@ static int svm_vcpu_init(struct vcpu *v)
 
 static void svm_vcpu_free(struct vcpu *v)
 {
-    if (v->vendor)
-        pool_free(v->vendor, &v->domain->charge);
-    v->vendor = NULL;
+    pool_free(v->vendor, &v->domain->charge);
 }
 
 static void svm_load(struct vcpu *v)

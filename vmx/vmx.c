@@ -100,12 +100,9 @@ static bool vmx_detect(const char **why)
     *why = "this processor has VMX, but no unrestricted guest";
     if (!allows(MSR_VMX_PROC2, PROC2_UNRESTRICTED))
         return false;
-    *why = "this processor has VMX, but not its TRUE controls";
-    if (!(rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE))
-        return false;
     npt_format_ept.max_leaf = rdmsr(MSR_VMX_EPT_VPID) & EPT_1GIB ? 2 : 1;
-    *why = "this processor has no XSAVE";
-    return cpuid(1, 0).ecx & BIT(26);
+    *why = "this processor has VMX, but not its TRUE controls";
+    return rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE;
 }
 
 /* A bit for each MSR's reads in the first 2 KiB, low and high MSRs, then for writes (Intel SDM vol.
@@ -361,12 +358,10 @@ static int vmx_vcpu_init(struct vcpu *v)
 
     if (!x)
         return -E_NOMEM;
-    x->vmcs = alloc_region(&v->domain->charge);
-    if (!x->vmcs) {
-        pool_free(x, &v->domain->charge);
-        return -E_NOMEM;
-    }
     v->vendor = x;
+    x->vmcs = alloc_region(&v->domain->charge);
+    if (!x->vmcs)
+        return -E_NOMEM;
     x->proc = vmx_features.proc;
     x->host_cpu = ~0u;
     vmclear(v);
@@ -382,11 +377,9 @@ static void vmx_vcpu_free(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
-    if (x) {
+    if (x)
         pool_free(x->vmcs, &v->domain->charge);
-        pool_free(x, &v->domain->charge);
-    }
-    v->vendor = NULL;
+    pool_free(x, &v->domain->charge);
 }
 
 /* ---- registers ---- */

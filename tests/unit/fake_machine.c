@@ -73,6 +73,8 @@ void *__wrap_pool_alloc(struct charge *charge)
 
 void __wrap_pool_free(void *page, struct charge *charge)
 {
+    if (!page)
+        return;
     spin_lock(&freed_lock);
     memset(page, 0xa5, PAGE_SIZE);
     __real_pool_free(page, charge);
