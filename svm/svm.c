@@ -30,8 +30,8 @@ static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
 static u8 iopm_guest[IOPM_SIZE] ALIGNED(4096);
 static u8 msrpm[MSRPM_SIZE] ALIGNED(4096);
 
-/* The MSRs that VMLOAD and VMSAVE or VMRUN itself switch. Guests read and write all but PAT without
- * an exit. */
+/* The MSRs that VMLOAD and VMSAVE or VMRUN itself switch. Guests read and write all but PAT and
+ * EFER without an exit. */
 static const struct {
     u32 index;
     u32 offset;
@@ -47,6 +47,7 @@ static const struct {
     {MSR_SYSENTER_ESP, offsetof(struct vmcb, sysenter_esp)},
     {MSR_SYSENTER_EIP, offsetof(struct vmcb, sysenter_eip)},
     {MSR_PAT, offsetof(struct vmcb, pat)},
+    {MSR_EFER, offsetof(struct vmcb, efer)},
 };
 
 static bool svm_detect(const char **why)
@@ -77,7 +78,7 @@ static void init_permission_maps(void)
     memset(iopm_guest, 0xff, sizeof(iopm_guest));
     memset(msrpm, 0xff, sizeof(msrpm));
     for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
-        if (msr_fields[i].index != MSR_PAT)
+        if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
             allow_msr(msr_fields[i].index);
 }
 
@@ -243,10 +244,8 @@ static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)
     u64 *field = msr_field(vmcb_of(v), index);
 
     if (field)
-        *value = *field;
-    else if (index == MSR_EFER)
-        *value = vmcb_of(v)->efer & ~EFER_SVME;
-    return field || index == MSR_EFER;
+        *value = index == MSR_EFER ? *field & ~EFER_SVME : *field;
+    return field;
 }
 
 static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
@@ -254,10 +253,8 @@ static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
     u64 *field = msr_field(vmcb_of(v), index);
 
     if (field)
-        *field = value;
-    else if (index == MSR_EFER)
-        vmcb_of(v)->efer = value | EFER_SVME;
-    return field || index == MSR_EFER;
+        *field = index == MSR_EFER ? value | EFER_SVME : value;
+    return field;
 }
 
 static void svm_get_debug(struct vcpu *v, struct socle_debug *d)
