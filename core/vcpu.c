@@ -44,19 +44,19 @@ static void reset_sregs(struct socle_sregs *s)
 
 /* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
  * non-zero fields. */
-static void reset_xsave(struct vcpu *v)
+static void init_xsave(struct vcpu *v)
 {
-    memset(v->xsave_area, 0, PAGE_SIZE);
+    v->xcr0 = 1;
     *(u16 *)v->xsave_area = 0x037f;
     *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
 }
 
-void vcpu_reset(struct vcpu *v, bool init)
+void vcpu_reset(struct vcpu *v)
 {
     struct socle_sregs s;
     struct socle_debug debug = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
 
-    vlapic_reset(&v->lapic, init);
+    vlapic_reset(&v->lapic, true);
     memset(v->gpr, 0, sizeof(v->gpr));
     v->gpr[RDX] = 0x600;
     v->rip = 0xfff0;
@@ -70,11 +70,6 @@ void vcpu_reset(struct vcpu *v, bool init)
     vendor->set_debug(v, &debug);
     vendor->set_shadow(v, false);
     vcpu_apic_changed(v);
-    if (!init) {
-        v->xcr0 = 1;
-        vendor->set_msr(v, MSR_PAT, PAT_RESET);
-        reset_xsave(v);
-    }
 }
 
 static int allocate_parts(struct vcpu *v)
@@ -148,7 +143,8 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
     vcpu_follow_affinity(v);
-    vcpu_reset(v, false);
+    init_xsave(v);
+    vcpu_reset(v);
     if (!domain_has(d, DOMAIN_LAPIC))
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
 }
@@ -324,7 +320,7 @@ static void take_init(struct vcpu *v)
     if (v->apic_id == v->domain->vcpus[0]->apic_id && domain_has(v->domain, DOMAIN_DEVICES))
         return; /* INIT of dom0's boot processor would be a warm reset of the machine; it has other
                    ways */
-    vcpu_reset(v, true);
+    vcpu_reset(v);
     v->activity = v->lapic.base & APIC_BASE_BSP ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
 }
 

@@ -199,8 +199,8 @@ struct vcpu *vcpu_get(u64 handle);
 /* The domain's affinity is another. */
 void vcpu_follow_affinity(struct vcpu *v);
 
-/* The state after RESET (power_on) or INIT. */
-void vcpu_reset(struct vcpu *v, bool init);
+/* The state after INIT. */
+void vcpu_reset(struct vcpu *v);
 
 /* Whether v would go on if it ran now. On its processor. */
 bool vcpu_has_event(struct vcpu *v);

@@ -247,7 +247,8 @@ static void set_mode(const struct mode *m)
 {
     struct socle_sregs s;
 
-    vcpu_reset(g, false);
+    vlapic_reset(&g->lapic, false);
+    vcpu_reset(g);
     g->activity = ACTIVITY_RUN;
     use_mode(m, &s);
     assert_int_equal(set(SOCLE_STATE_SREGS, &s, sizeof(s)), 0);
@@ -315,7 +316,8 @@ static void test_apic_modes(void **state)
 static void test_reset(void **state)
 {
     (void)state;
-    vcpu_reset(g, false);
+    vlapic_reset(&g->lapic, false);
+    vcpu_reset(g);
     g->activity = ACTIVITY_RUN;
     expect_entry("reset");
 }
