@@ -148,10 +148,14 @@ static void map_around_holes(paddr_t start, paddr_t end, u32 flags, u32 hole)
 }
 
 /* RAM and the rest are mapped apart: in EPT their memory types differ. */
-static void map_by_type(paddr_t limit, u32 flags)
+static void map_machine(const struct addr_range *heap)
 {
-    paddr_t pos = 0;
+    const u32 flags = SOCLE_MAP_WRITE | SOCLE_MAP_EXEC;
+    paddr_t limit = MIN(host_phys_mask + 1, MAX_PADDR), pos = 0;
 
+    holes[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
+    holes[1] = *heap;
+    holes[2] = (struct addr_range){APIC_DEFAULT_PA, APIC_DEFAULT_PA + PAGE_SIZE};
     for (u32 i = 0; i < view.map_count; i++) {
         const struct mem_range *m = &view.map[i];
         paddr_t start = ALIGN_UP(m->base, PAGE_SIZE);
@@ -164,16 +168,6 @@ static void map_by_type(paddr_t limit, u32 flags)
         pos = end;
     }
     map_around_holes(pos, limit, flags | NPT_MAP_DEVICE, 0);
-}
-
-static void map_machine(const struct addr_range *heap)
-{
-    paddr_t limit = MIN(host_phys_mask + 1, MAX_PADDR);
-
-    holes[0] = (struct addr_range){(paddr_t)image_start, (paddr_t)image_end};
-    holes[1] = *heap;
-    holes[2] = (struct addr_range){APIC_DEFAULT_PA, APIC_DEFAULT_PA + PAGE_SIZE};
-    map_by_type(limit, SOCLE_MAP_WRITE | SOCLE_MAP_EXEC);
 }
 
 /* ---- its vCPUs ---- */

@@ -58,8 +58,7 @@ static int publish(struct domain *d)
 
 static void free_domain(struct domain *d)
 {
-    if (d->vcpus)
-        pool_free(d->vcpus, &d->charge);
+    pool_free(d->vcpus, &d->charge);
     pool_free(d, NULL);
 }
 

@@ -11,7 +11,6 @@
 static struct spinlock registering; /* tried, never waited for */
 static struct spinlock lock;        /* while it is held, the page cannot go away */
 static struct socle_events *events;
-static pfn_t events_pfn;
 static u8 events_vector;
 
 /* Dom0's vCPU on this processor, or any other whose local APIC is on: dom0 may have stopped using
@@ -64,19 +63,16 @@ static int unregister_page(void)
         return 0;
     replace(NULL, 0);
     paging_unmap_shared(EVENTS_SLOT);
-    frame_unpin_shared(events_pfn);
     return 0;
 }
 
 static int register_page(u64 gpa, u8 vector)
 {
-    int err = events ? -E_BUSY : frame_pin_shared(gpa >> PAGE_SHIFT);
+    int err = events ? -E_BUSY : frame_check(gpa >> PAGE_SHIFT, 1, false);
 
-    if (err)
-        return err;
-    events_pfn = gpa >> PAGE_SHIFT;
-    replace(paging_map_shared(EVENTS_SLOT, gpa), vector);
-    return 0;
+    if (!err)
+        replace(paging_map_shared(EVENTS_SLOT, gpa), vector);
+    return err;
 }
 
 int event_register(u64 gpa, u64 vector)

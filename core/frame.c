@@ -66,7 +66,7 @@ void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner)
         struct group *g = group_of(pfn);
         struct frame *f = &frames[pfn];
 
-        ASSERT(!f->maps && !g->lends && !f->pins);
+        ASSERT(!f->maps && !g->lends);
         g->owned[f->owner]--;
         g->owned[owner]++;
         f->owner = owner;
@@ -184,32 +184,4 @@ u64 frame_maps(pfn_t pfn)
 u64 frame_lent_pages(void)
 {
     return __atomic_load_n(&lent, __ATOMIC_RELAXED);
-}
-
-int frame_pin_shared(pfn_t pfn)
-{
-    struct frame *f;
-    int err = 0;
-
-    if (pfn >= frame_end)
-        return -E_PERM;
-    f = &frames[pfn];
-    spin_lock(&group_of(pfn)->lock);
-    if (f->owner != FRAME_DOM0)
-        err = -E_PERM;
-    else if (f->pins == UINT16_MAX)
-        err = -E_OVERFLOW;
-    else
-        f->pins++;
-    spin_unlock(&group_of(pfn)->lock);
-    return err;
-}
-
-void frame_unpin_shared(pfn_t pfn)
-{
-    ASSERT(pfn < frame_end);
-    spin_lock(&group_of(pfn)->lock);
-    ASSERT(frames[pfn].pins);
-    frames[pfn].pins--;
-    spin_unlock(&group_of(pfn)->lock);
 }

@@ -20,7 +20,6 @@
 struct frame {
     u32 maps; /* 4 KiB leaves that map it */
     u16 owner;
-    u16 pins; /* uses of dom0's page by Socle itself: shared pages that it keeps mapped */
 };
 
 /* Bytes of the table for frames [0, max_pfn). */
@@ -30,7 +29,7 @@ u64 frame_table_bytes(pfn_t max_pfn);
 void frame_init(void *table, pfn_t max_pfn);
 
 /* Boot only, by one processor: owners are constant after it. The range must be within the table,
- * and neither lent nor pinned. */
+ * and not lent. */
 void frame_set_owner_range(pfn_t pfn, u64 n, u16 owner);
 
 /* FRAME_NONE for frames beyond the table. */
@@ -57,8 +56,3 @@ u64 frame_maps(pfn_t pfn);
 
 /* Mappings of all frames in guests, in 4 KiB pages. */
 u64 frame_lent_pages(void);
-
-/* Marks dom0's frame as mapped by Socle (vCPU page, events page); it stays dom0's. -E_PERM when it
- * is not dom0's, -E_OVERFLOW. Each pin needs its unpin, after Socle's mapping is gone. */
-int frame_pin_shared(pfn_t pfn);
-void frame_unpin_shared(pfn_t pfn);

@@ -224,10 +224,8 @@ static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 
     if (n)
         return n;
-    if (set)
-        return state_set(v, x->b, buffer, (u32)x->d);
-    n = state_get(v, x->b, buffer, (u32)x->d);
-    return n >= 0 && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
+    n = state_access(v, x->b, buffer, (u32)x->d, set);
+    return n >= 0 && !set && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
 }
 
 /* With the state lock, so that no RUN comes between. */
@@ -282,9 +280,11 @@ static s64 vcpu_call(u64 nr, const struct args *x)
 
 static s64 create_vcpu(struct domain *d, const struct args *x)
 {
-    if (x->b > 0xffffffff || !x->c || (x->c & ~PAGE_MASK) || x->d >= SOCLE_EVENT_PORTS)
+    int err = check_page(x->c);
+
+    if (x->b > 0xffffffff || !x->c || x->d >= SOCLE_EVENT_PORTS)
         return -E_INVAL;
-    return vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
+    return err ? err : vcpu_create(d, (u32)x->b, x->c, (u32)x->d);
 }
 
 static s64 send_msi(struct domain *d, u64 address, u64 data)

@@ -264,6 +264,8 @@ void boot_main(u32 magic, u32 info)
     choose_vendor();
     if (!vendor->detect(&why))
         fatal("%s", why);
+    if (!(cpuid(1, 0).ecx & BIT(26)))
+        fatal("this processor has no XSAVE");
     dom0_check_modules(&boot_info);
     measure_ram();
     choose_heap();

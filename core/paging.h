@@ -38,7 +38,7 @@ struct pcpu;
 void *paging_map_stack(u32 cpu, struct pcpu **pcpu);
 
 /* Maps a page that dom0 shares with Socle into slot `index` (0..PAGING_SHARED_SLOTS-1); the caller
- * holds it by frame_pin_shared. Unmap makes it unreachable on every processor before it returns. */
+ * has asked the frame table. Unmap makes it unreachable on every processor before it returns. */
 #define PAGING_SHARED_SLOTS 2048
 void *paging_map_shared(u32 index, paddr_t pa);
 void paging_unmap_shared(u32 index);

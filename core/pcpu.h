@@ -78,6 +78,12 @@ static inline struct pcpu *this_cpu(void)
 }
 #endif
 
+/* Whether v's registers are in the calling processor. */
+static inline bool pcpu_has(const struct vcpu *v)
+{
+    return this_cpu()->current == v;
+}
+
 /* Makes processor `cpu` leave its guest, or its idle sleep, soon, and look at its pending work; any
  * other number, such as SCHED_NO_KICK: nobody. */
 void pcpu_kick(int cpu);

@@ -72,6 +72,8 @@ void pool_free(void *page, struct charge *charge)
     u64 offset = (u64)page - (u64)pool.base;
     u64 index = offset >> PAGE_SHIFT;
 
+    if (!page)
+        return;
     ASSERT(IS_ALIGNED(offset, PAGE_SIZE) && index < pool.total);
     spin_lock(&pool.lock);
     ASSERT(pool.used[index / 64] & BIT(index % 64));

@@ -21,8 +21,8 @@ void *pool_init(void *base, u64 bytes, u64 table_bytes);
  * own. */
 void *pool_alloc(struct charge *charge);
 
-/* Gives back a page of pool_alloc() to the same charge. Whoever frees makes sure that no processor,
- * hardware page walks included, can still reach it. */
+/* Gives back a page of pool_alloc(), or the NULL that it returned, to the same charge. Whoever
+ * frees makes sure that no processor, hardware page walks included, can still reach it. */
 void pool_free(void *page, struct charge *charge);
 
 u64 pool_free_pages(void);

@@ -422,7 +422,6 @@ static inline void set_current(struct runqueue *rq, struct sched_entity *e, u64 
     set_state(e, SCHED_RUNNING);
     /* No other flag is possible here. */
     __atomic_store_n(&e->flags, SCHED_F_LOADED, __ATOMIC_RELAXED);
-    e->switches++;
     rq->curr = e;
     rq->run_start = now;
     rq->slice_start = now;

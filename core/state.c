@@ -27,14 +27,13 @@
 
 /* ---- general registers ---- */
 
-static int get_regs(struct vcpu *v, void *buf)
+static void get_regs(struct vcpu *v, void *buf)
 {
     struct socle_regs *r = buf;
 
     memcpy(r->gpr, v->gpr, sizeof(r->gpr));
     r->rip = v->rip;
     r->rflags = v->rflags;
-    return 0;
 }
 
 static int set_regs(struct vcpu *v, const void *buf)
@@ -91,14 +90,13 @@ static bool sregs_legal(const struct vcpu *v, const struct socle_sregs *s)
            !(s->efer & ~cpuid_efer_mask(v)) && s->cr8 <= 15 && mode_legal(s) && segments_legal(s);
 }
 
-static int get_sregs(struct vcpu *v, void *buf)
+static void get_sregs(struct vcpu *v, void *buf)
 {
     struct socle_sregs *s = buf;
 
     vendor->get_sregs(v, s);
     s->cr8 = vlapic_cr8(&v->lapic);
     s->apic_base = vcpu_apic_base(v);
-    return 0;
 }
 
 static int set_sregs(struct vcpu *v, const void *buf)
@@ -122,10 +120,9 @@ static int set_sregs(struct vcpu *v, const void *buf)
 /* Fields of the standard format's image. */
 enum { XSAVE_MXCSR = 24, XSAVE_XSTATE_BV = 512, XSAVE_XCOMP_BV = 520, XSAVE_HEADER_END = 576 };
 
-static int get_xsave(struct vcpu *v, void *buf)
+static void get_xsave(struct vcpu *v, void *buf)
 {
     memcpy(buf, v->xsave_area, PAGE_SIZE);
-    return 0;
 }
 
 /* What XRSTOR of the standard format refuses (Intel SDM vol. 1, 13.8). MXCSR is loaded even where
@@ -144,10 +141,9 @@ static int set_xsave(struct vcpu *v, const void *buf)
     return 0;
 }
 
-static int get_xcr0(struct vcpu *v, void *buf)
+static void get_xcr0(struct vcpu *v, void *buf)
 {
     *(u64 *)buf = v->xcr0;
-    return 0;
 }
 
 static int set_xcr0(struct vcpu *v, const void *buf)
@@ -176,18 +172,13 @@ static int get_or_set_msrs(struct vcpu *v, struct socle_msr *msr, u32 len, bool 
 
 /* ---- local APIC ---- */
 
-static int get_lapic(struct vcpu *v, void *buf)
+static void get_lapic(struct vcpu *v, void *buf)
 {
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        return -E_INVAL;
     vlapic_get_state(&v->lapic, buf, rdtsc());
-    return 0;
 }
 
 static int set_lapic(struct vcpu *v, const void *buf)
 {
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        return -E_INVAL;
     vlapic_set_state(&v->lapic, buf, rdtsc());
     vcpu_apic_changed(v);
     return 0;
@@ -195,7 +186,7 @@ static int set_lapic(struct vcpu *v, const void *buf)
 
 /* ---- events ---- */
 
-static int get_events(struct vcpu *v, void *buf)
+static void get_events(struct vcpu *v, void *buf)
 {
     struct socle_vcpu_events *e = buf;
     const struct event *event = &v->event;
@@ -215,7 +206,6 @@ static int get_events(struct vcpu *v, void *buf)
                                     .nmi_pending = v->nmi_pending,
                                     .nmi_masked = v->nmi_masked,
                                     .sipi_vector = v->sipi_vector};
-    return 0;
 }
 
 /* Socle holds one event on its way in; get_events() never shows more. */
@@ -259,10 +249,9 @@ static int set_events(struct vcpu *v, const void *buf)
 
 /* ---- debug registers ---- */
 
-static int get_debug(struct vcpu *v, void *buf)
+static void get_debug(struct vcpu *v, void *buf)
 {
     vendor->get_debug(v, buf);
-    return 0;
 }
 
 static int set_debug(struct vcpu *v, const void *buf)
@@ -291,10 +280,9 @@ _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SO
                    ACTIVITY_HALTED == SOCLE_MP_HALTED,
                "activities are numbered as dom0 sees them");
 
-static int get_mp(struct vcpu *v, void *buf)
+static void get_mp(struct vcpu *v, void *buf)
 {
     *(u32 *)buf = v->activity;
-    return 0;
 }
 
 static int set_mp(struct vcpu *v, const void *buf)
@@ -311,7 +299,7 @@ static int set_mp(struct vcpu *v, const void *buf)
 
 static const struct section {
     u32 bytes; /* 0: of any length, or none */
-    int (*get)(struct vcpu *v, void *buf);
+    void (*get)(struct vcpu *v, void *buf);
     int (*set)(struct vcpu *v, const void *buf);
 } sections[] = {
     [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
@@ -325,24 +313,20 @@ static const struct section {
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
 };
 
-int state_get(struct vcpu *v, u64 section, void *buf, u32 len)
+int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
 {
     if (section == SOCLE_STATE_MSRS)
-        return get_or_set_msrs(v, buf, len, false);
-    if (section >= ARRAY_SIZE(sections) || !sections[section].get || len != sections[section].bytes)
+        return get_or_set_msrs(v, buf, len, set);
+    if (section == SOCLE_STATE_CPUID && set && len % sizeof(struct socle_cpuid) == 0)
+        return cpuid_set(v, buf, len / sizeof(struct socle_cpuid));
+    if (section == SOCLE_STATE_LAPIC && !domain_has(v->domain, DOMAIN_LAPIC))
         return -E_INVAL;
-    return sections[section].get(v, buf);
-}
-
-int state_set(struct vcpu *v, u64 section, void *buf, u32 len)
-{
-    if (section == SOCLE_STATE_MSRS)
-        return get_or_set_msrs(v, buf, len, true);
-    if (section == SOCLE_STATE_CPUID)
-        return len % sizeof(struct socle_cpuid)
-                   ? -E_INVAL
-                   : cpuid_set(v, buf, len / sizeof(struct socle_cpuid));
-    if (section >= ARRAY_SIZE(sections) || !sections[section].set || len != sections[section].bytes)
+    if (section >= ARRAY_SIZE(sections) || len != sections[section].bytes)
         return -E_INVAL;
-    return sections[section].set(v, buf);
+    if (set && sections[section].set)
+        return sections[section].set(v, buf);
+    if (set || !sections[section].get)
+        return -E_INVAL;
+    sections[section].get(v, buf);
+    return 0;
 }

@@ -5,8 +5,8 @@
 
 #include "core/vcpu.h"
 
-/* buf: PAGE_SIZE bytes of Socle's own, page-aligned; len: what the caller says that it holds. Both
- * return 0 (MSRS: how many were done), or -E_INVAL (no such section, wrong length, not a legal
- * state), -E_OPNOTSUPP. After an error nothing has changed. */
-int state_get(struct vcpu *v, u64 section, void *buf, u32 len);
-int state_set(struct vcpu *v, u64 section, void *buf, u32 len);
+/* Sets a section from buf, or gets it there. buf: PAGE_SIZE bytes of Socle's own, page-aligned;
+ * len: what the caller says that it holds. Returns 0 (MSRS: how many were done), or -E_INVAL (no
+ * such section, wrong length, not a legal state), -E_OPNOTSUPP. After an error nothing has changed.
+ */
+int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set);

@@ -16,12 +16,6 @@
 #define TRAP_STUB_SIZE  16
 #define BACKTRACE_DEPTH 16
 
-struct idt_gate {
-    u16 offset_low, selector;
-    u16 flags, offset_mid;
-    u32 offset_high, reserved;
-};
-
 struct PACKED table_pointer {
     u16 limit;
     u64 base;
@@ -29,21 +23,21 @@ struct PACKED table_pointer {
 
 extern char trap_stubs[], rdmsr_faulting[], rdmsr_failed[], text_start[], text_end[];
 
-static struct idt_gate idt[256];
+struct idt_gate trap_idt[256];
 static u32 panicking;
 
 void trap_init_cpu(void)
 {
-    struct table_pointer pointer = {sizeof(idt) - 1, (u64)idt};
+    struct table_pointer pointer = {sizeof(trap_idt) - 1, (u64)trap_idt};
 
     for (u32 v = 0; v < 256; v++) {
         u64 stub = (u64)trap_stubs + v * TRAP_STUB_SIZE;
 
-        idt[v] = (struct idt_gate){.offset_low = (u16)stub,
-                                   .selector = KERNEL_CS,
-                                   .flags = GATE_INTERRUPT,
-                                   .offset_mid = (u16)(stub >> 16),
-                                   .offset_high = (u32)(stub >> 32)};
+        trap_idt[v] = (struct idt_gate){.offset_low = (u16)stub,
+                                        .selector = KERNEL_CS,
+                                        .flags = GATE_INTERRUPT,
+                                        .offset_mid = (u16)(stub >> 16),
+                                        .offset_high = (u32)(stub >> 32)};
     }
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }

@@ -11,10 +11,18 @@ struct trap_frame {
     u64 rip, cs, rflags, rsp, ss;
 };
 
+/* The one interrupt descriptor table. */
+struct idt_gate {
+    u16 offset_low, selector;
+    u16 flags, offset_mid;
+    u32 offset_high, reserved;
+};
+extern struct idt_gate trap_idt[256];
+
 /* Called by trap.asm. */
 void trap_entry(struct trap_frame *frame);
 
-/* Loads the one interrupt descriptor table on the calling processor. */
+/* Loads that table on the calling processor. */
 void trap_init_cpu(void);
 
 /* Reads an MSR that may not exist: false when the processor raised #GP. */

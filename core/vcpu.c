@@ -4,7 +4,6 @@
 #include "core/cpuid.h"
 #include "core/event.h"
 #include "core/exits.h"
-#include "core/frame.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/log.h"
@@ -45,19 +44,19 @@ static void reset_sregs(struct socle_sregs *s)
 
 /* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
  * non-zero fields. */
-static void reset_xsave(struct vcpu *v)
+static void init_xsave(struct vcpu *v)
 {
-    memset(v->xsave_area, 0, PAGE_SIZE);
+    v->xcr0 = 1;
     *(u16 *)v->xsave_area = 0x037f;
     *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
 }
 
-void vcpu_reset(struct vcpu *v, bool init)
+void vcpu_reset(struct vcpu *v)
 {
     struct socle_sregs s;
     struct socle_debug debug = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
 
-    vlapic_reset(&v->lapic, init);
+    vlapic_reset(&v->lapic, true);
     memset(v->gpr, 0, sizeof(v->gpr));
     v->gpr[RDX] = 0x600;
     v->rip = 0xfff0;
@@ -71,11 +70,6 @@ void vcpu_reset(struct vcpu *v, bool init)
     vendor->set_debug(v, &debug);
     vendor->set_shadow(v, false);
     vcpu_apic_changed(v);
-    if (!init) {
-        v->xcr0 = 1;
-        vendor->set_msr(v, MSR_PAT, PAT_RESET);
-        reset_xsave(v);
-    }
 }
 
 static int allocate_parts(struct vcpu *v)
@@ -95,12 +89,9 @@ static void free_parts(struct vcpu *v)
     struct charge *charge = &v->domain->charge;
 
     vendor->vcpu_free(v);
-    if (v->xsave_area)
-        pool_free(v->xsave_area, charge);
-    if (v->cpuid)
-        pool_free(v->cpuid, charge);
-    if (v->lapic.reg)
-        pool_free(v->lapic.reg, charge);
+    pool_free(v->xsave_area, charge);
+    pool_free(v->cpuid, charge);
+    pool_free(v->lapic.reg, charge);
     pool_free(v, charge);
 }
 
@@ -116,14 +107,6 @@ static int reserve_handle(struct vcpu *v)
     spin_unlock(&table_lock);
     v->handle = i;
     return i < SOCLE_MAX_VCPUS ? 0 : -E_NOSPC;
-}
-
-static void unshare_page(struct vcpu *v)
-{
-    if (v->page)
-        paging_unmap_shared(v->handle);
-    if (v->page_pfn)
-        frame_unpin_shared(v->page_pfn);
 }
 
 /* There is room, and the APIC id is new. */
@@ -160,7 +143,8 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
     vcpu_follow_affinity(v);
-    vcpu_reset(v, false);
+    init_xsave(v);
+    vcpu_reset(v);
     if (!domain_has(d, DOMAIN_LAPIC))
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
 }
@@ -176,16 +160,11 @@ static int create_locked(struct domain *d, u32 apic_id, paddr_t page_pa, u32 por
         return -E_NOMEM;
     v->domain = d;
     err = allocate_parts(v);
-    if (!err && page_pa) {
-        err = frame_pin_shared(page_pa >> PAGE_SHIFT);
-        v->page_pfn = err ? 0 : page_pa >> PAGE_SHIFT;
-    }
     if (!err) {
         init_vcpu(v, apic_id, port);
         err = reserve_handle(v);
     }
     if (err) {
-        unshare_page(v);
         free_parts(v);
         return err;
     }
@@ -210,7 +189,8 @@ int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port)
 
 void vcpu_destroy(struct vcpu *v)
 {
-    unshare_page(v);
+    if (v->page)
+        paging_unmap_shared(v->handle);
     spin_lock(&table_lock);
     vcpu_table[v->handle] = NULL;
     spin_unlock(&table_lock);
@@ -241,7 +221,7 @@ static void wake(struct vcpu *v)
 void vcpu_notify(struct vcpu *v)
 {
     vcpu_set_pending(v, PENDING_EVENT);
-    if (v != this_cpu()->current) /* it looks before it enters the guest, and before it blocks */
+    if (!pcpu_has(v)) /* it looks before it enters the guest, and before it blocks */
         wake(v);
 }
 
@@ -340,7 +320,7 @@ static void take_init(struct vcpu *v)
     if (v->apic_id == v->domain->vcpus[0]->apic_id && domain_has(v->domain, DOMAIN_DEVICES))
         return; /* INIT of dom0's boot processor would be a warm reset of the machine; it has other
                    ways */
-    vcpu_reset(v, true);
+    vcpu_reset(v);
     v->activity = v->lapic.base & APIC_BASE_BSP ? ACTIVITY_RUN : ACTIVITY_WAIT_SIPI;
 }
 
@@ -434,14 +414,12 @@ static enum vcpu_action complete_io(struct vcpu *v)
     switch (v->io.kind) {
     case IO_NONE:
     case IO_MMIO_WRITE:
+    case IO_EXTINT:
         v->io.kind = IO_NONE;
         return VCPU_RESUME;
     case IO_MSR_READ:
     case IO_MSR_WRITE:
         return msr_complete(v);
-    case IO_EXTINT:
-        v->io.kind = IO_NONE;
-        return VCPU_RESUME;
     default:
         vendor->get_sregs(v, &v->sregs);
         return emulate_complete(v);
@@ -619,6 +597,35 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
     }
 }
 
+/* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
+ * component on and find another's registers in it. */
+static void load_common(struct vcpu *v)
+{
+    xsetbv(0, host_xcr0_mask);
+    xrstor(v->xsave_area, host_xcr0_mask);
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, v->xcr0);
+    write_dr0(v->dr[0]);
+    write_dr1(v->dr[1]);
+    write_dr2(v->dr[2]);
+    write_dr3(v->dr[3]);
+    if (host_has_tsc_aux)
+        wrmsr(MSR_TSC_AUX, v->tsc_aux);
+    v->count[SOCLE_STAT_SWITCH]++;
+}
+
+static void save_common(struct vcpu *v)
+{
+    v->xcr0 = xgetbv(0); /* QEMU's SVM does not stop XSETBV */
+    if (v->xcr0 != host_xcr0_mask)
+        xsetbv(0, host_xcr0_mask);
+    xsave(v->xsave_area, host_xcr0_mask);
+    v->dr[0] = read_dr0();
+    v->dr[1] = read_dr1();
+    v->dr[2] = read_dr2();
+    v->dr[3] = read_dr3();
+}
+
 void vcpu_loop(void)
 {
     for (;;) {
@@ -630,7 +637,9 @@ void vcpu_loop(void)
             continue;
         }
         vendor->load(v);
+        load_common(v);
         action = vendor->run(v);
+        save_common(v);
         vendor->save(v);
         vcpu_put(v, action);
     }
@@ -655,35 +664,6 @@ bool vcpu_enter(struct vcpu *v)
         stale = true;
     }
     return stale;
-}
-
-/* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
- * component on and find another's registers in it. */
-void vcpu_load_common(struct vcpu *v)
-{
-    xsetbv(0, host_xcr0_mask);
-    xrstor(v->xsave_area, host_xcr0_mask);
-    if (v->xcr0 != host_xcr0_mask)
-        xsetbv(0, v->xcr0);
-    write_dr0(v->dr[0]);
-    write_dr1(v->dr[1]);
-    write_dr2(v->dr[2]);
-    write_dr3(v->dr[3]);
-    if (host_has_tsc_aux)
-        wrmsr(MSR_TSC_AUX, v->tsc_aux);
-    v->count[SOCLE_STAT_SWITCH]++;
-}
-
-void vcpu_save_common(struct vcpu *v)
-{
-    v->xcr0 = xgetbv(0); /* QEMU's SVM does not stop XSETBV */
-    if (v->xcr0 != host_xcr0_mask)
-        xsetbv(0, host_xcr0_mask);
-    xsave(v->xsave_area, host_xcr0_mask);
-    v->dr[0] = read_dr0();
-    v->dr[1] = read_dr1();
-    v->dr[2] = read_dr2();
-    v->dr[3] = read_dr3();
 }
 
 void vcpu_set_xcr0(struct vcpu *v, u64 xcr0)

@@ -117,7 +117,6 @@ struct vcpu {
 
     /* Exit to dom0. */
     struct socle_vcpu_page *page; /* shared, NULL for dom0's own */
-    pfn_t page_pfn;
     u32 port;
     bool exit_ready;         /* an exit that nobody has fetched yet */
     struct vcpu *waiter;     /* dom0's vCPU inside RUN */
@@ -187,8 +186,8 @@ static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
     return vcpu_raise(v, VEC_UD, false, 0);
 }
 
-/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it, 0 for dom0's
- * own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id), -E_INVAL. */
+/* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it (checked by the
+ * caller), 0 for dom0's own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id). */
 int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
 
 /* Frees it; it is stopped and nobody can find it any more. */
@@ -200,8 +199,8 @@ struct vcpu *vcpu_get(u64 handle);
 /* The domain's affinity is another. */
 void vcpu_follow_affinity(struct vcpu *v);
 
-/* The state after RESET (power_on) or INIT. */
-void vcpu_reset(struct vcpu *v, bool init);
+/* The state after INIT. */
+void vcpu_reset(struct vcpu *v);
 
 /* Whether v would go on if it ran now. On its processor. */
 bool vcpu_has_event(struct vcpu *v);
@@ -230,10 +229,6 @@ struct vcpu *vcpu_pick(void);
 
 /* Does what v->pending says, before an entry. */
 enum vcpu_action vcpu_pending_work(struct vcpu *v);
-
-/* Registers that both vendors leave in the processor: debug, extended state, TSC_AUX. */
-void vcpu_load_common(struct vcpu *v);
-void vcpu_save_common(struct vcpu *v);
 
 /* Makes this processor one that npt_flush() waits for, from before the entry until vcpu_put().
  * True: the vCPU needs a new tag, because translations were taken back since it last ran or it ran

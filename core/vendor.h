@@ -19,8 +19,8 @@ struct vendor_ops {
     /* Names of the features in use. */
     void (*features)(char *text, size_t size);
 
-    /* For vcpu_loop(): brings v's registers into the processor; runs it until a handler wants
-     * something else; brings them back to memory. */
+    /* For vcpu_loop(): brings v's registers into the processor (but extended state, DR0 to DR3 and
+     * TSC_AUX); runs it until a handler wants something else; brings them back to memory. */
     void (*load)(struct vcpu *v);
     enum vcpu_action (*run)(struct vcpu *v);
     void (*save)(struct vcpu *v);
@@ -29,8 +29,8 @@ struct vendor_ops {
 
     /* v is stopped in all of these. */
     int (*vcpu_init)(struct vcpu *v);
-    void (*vcpu_free)(struct vcpu *v);
-    void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);
+    void (*vcpu_free)(struct vcpu *v); /* also where vcpu_init failed, or was not called */
+    void (*get_sregs)(struct vcpu *v, struct socle_sregs *s);       /* without CR8 and APIC_BASE */
     void (*set_sregs)(struct vcpu *v, const struct socle_sregs *s); /* checked by the caller */
     /* Both false: not one that the vendor holds. */
     bool (*get_msr)(struct vcpu *v, u32 index, u64 *value);

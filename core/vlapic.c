@@ -32,32 +32,28 @@ struct reg_rule {
     u8 effect; /* VLAPIC_* flags of a write */
 };
 
-#define HELD(mask)            ((struct reg_rule){mask, 0, RD, 0})
-#define PLAIN(mask, effect)   ((struct reg_rule){mask, 0, RD | WR, effect})
-#define LVT(mask, ro, effect) ((struct reg_rule){mask, ro, RD | WR, effect})
-
 /* SDM vol. 3, tables 10-1 and 10-6. Reserved bits are ignored in xAPIC mode, #GP in x2APIC mode. */
 static const struct reg_rule rules[VLAPIC_REGS] = {
-    [VLAPIC_REG_ID... VLAPIC_REG_VERSION] = HELD(0),
-    [VLAPIC_REG_TPR] = PLAIN(0xff, 0),
+    [VLAPIC_REG_ID... VLAPIC_REG_VERSION] = {0, 0, RD, 0},
+    [VLAPIC_REG_TPR] = {0xff, 0, RD | WR, 0},
     [VLAPIC_REG_APR] = {0, 0, X_RD, 0},
-    [VLAPIC_REG_PPR] = HELD(0),
+    [VLAPIC_REG_PPR] = {0, 0, RD, 0},
     [VLAPIC_REG_EOI] = {0, 0, X_RD | WR, 0},
     [VLAPIC_REG_RRD] = {0, 0, X_RD, 0},
     [VLAPIC_REG_LDR] = {0xff000000, 0, RD | X_WR, VLAPIC_DEST},
     [VLAPIC_REG_DFR] = {0xf0000000, 0, X_RD | X_WR, VLAPIC_DEST},
-    [VLAPIC_REG_SVR] = PLAIN(0x3ff, 0),
-    [VLAPIC_REG_ISR... VLAPIC_REG_IRR + 7] = HELD(0xffffffff),
-    [VLAPIC_REG_ESR] = PLAIN(0, 0),
+    [VLAPIC_REG_SVR] = {0x3ff, 0, RD | WR, 0},
+    [VLAPIC_REG_ISR... VLAPIC_REG_IRR + 7] = {0xffffffff, 0, RD, 0},
+    [VLAPIC_REG_ESR] = {0, 0, RD | WR, 0},
     [VLAPIC_REG_ICR] = {0xccfff, ICR_BUSY, RD | WR, 0},
     [VLAPIC_REG_ICR2] = {0xff000000, 0, X_RD | X_WR, 0},
-    [VLAPIC_REG_LVT_TIMER] = LVT(0x700ff, 0x1000, VLAPIC_TIMER),
-    [VLAPIC_REG_LVT_THERMAL... VLAPIC_REG_LVT_PMC] = LVT(0x107ff, 0x1000, 0),
-    [VLAPIC_REG_LVT_LINT0... VLAPIC_REG_LVT_LINT1] = LVT(0x1a7ff, 0x5000, 0),
-    [VLAPIC_REG_LVT_ERROR] = LVT(0x100ff, 0x1000, 0),
-    [VLAPIC_REG_TMICT] = PLAIN(0xffffffff, VLAPIC_TIMER),
-    [VLAPIC_REG_TMCCT] = HELD(0),
-    [VLAPIC_REG_TDCR] = PLAIN(0xb, VLAPIC_TIMER),
+    [VLAPIC_REG_LVT_TIMER] = {0x700ff, 0x1000, RD | WR, VLAPIC_TIMER},
+    [VLAPIC_REG_LVT_THERMAL... VLAPIC_REG_LVT_PMC] = {0x107ff, 0x1000, RD | WR, 0},
+    [VLAPIC_REG_LVT_LINT0... VLAPIC_REG_LVT_LINT1] = {0x1a7ff, 0x5000, RD | WR, 0},
+    [VLAPIC_REG_LVT_ERROR] = {0x100ff, 0x1000, RD | WR, 0},
+    [VLAPIC_REG_TMICT] = {0xffffffff, 0, RD | WR, VLAPIC_TIMER},
+    [VLAPIC_REG_TMCCT] = {0, 0, RD, 0},
+    [VLAPIC_REG_TDCR] = {0xb, 0, RD | WR, VLAPIC_TIMER},
     [VLAPIC_REG_SELF_IPI] = {0xff, 0, X2_WR, 0},
 };
 
@@ -74,7 +70,7 @@ static u32 reg_get(const struct vlapic *l, u32 reg)
 
 static bool is_x2apic(const struct vlapic *l)
 {
-    return l->base & APIC_BASE_EXTD; /* never without ENABLE: base_legal() */
+    return l->base & APIC_BASE_X2APIC; /* never without ENABLE: base_legal() */
 }
 
 /* An x2APIC's logical id follows from its id (SDM vol. 3, 10.12.10.2). */
@@ -137,7 +133,8 @@ bool vlapic_post(struct vlapic *l, u8 vector, bool level)
     return !(old & bit);
 }
 
-void vlapic_sync(struct vlapic *l)
+/* Moves what was posted into IRR and TMR. */
+static void sync_posted(struct vlapic *l)
 {
     if (!__atomic_load_n(&l->pir_pending, __ATOMIC_RELAXED))
         return;
@@ -173,7 +170,7 @@ int vlapic_pending_slow(struct vlapic *l)
 {
     int vector;
 
-    vlapic_sync(l);
+    sync_posted(l);
     vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words);
     return (vector & ~0xf) > (vlapic_ppr(l) & 0xf0) ? vector : -1;
 }
@@ -182,7 +179,7 @@ bool vlapic_blocked_by_tpr(struct vlapic *l)
 {
     int vector, isr = vector_highest(l, VLAPIC_REG_ISR, l->isr_words);
 
-    vlapic_sync(l);
+    sync_posted(l);
     vector = vector_highest(l, VLAPIC_REG_IRR, l->irr_words) & ~0xf;
     return vector > MAX(isr & ~0xf, 0) && vector <= (int)(l->reg[VLAPIC_REG_TPR].value & 0xf0);
 }
@@ -379,11 +376,11 @@ static void timer_write_divide(struct vlapic *l, u32 value, u64 now)
 
 void vlapic_reset(struct vlapic *l, bool init)
 {
-    u64 base = APIC_BASE_ADDRESS | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP);
+    u64 base = APIC_DEFAULT_PA | APIC_BASE_ENABLE | (l->base & APIC_BASE_BSP);
 
     if (!init)
         __atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
-    vlapic_sync(l);
+    sync_posted(l);
     for (u32 i = 0; i < VLAPIC_REGS; i++)
         reg_set(l, i, 0);
     l->isr_words = 0;
@@ -410,15 +407,15 @@ void vlapic_init(struct vlapic *l, struct vlapic_word *reg, u32 id, bool bsp, u3
 /* SDM vol. 3, figure 10-27. */
 static bool base_legal(u64 old, enum vlapic_mode from, u64 value, bool host)
 {
-    u64 enable = value & (APIC_BASE_ENABLE | APIC_BASE_EXTD);
-    u64 allowed = APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD | PAGE_MASK;
+    u64 enable = value & (APIC_BASE_ENABLE | APIC_BASE_X2APIC);
+    u64 allowed = APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_X2APIC | PAGE_MASK;
 
-    if ((value & ~allowed) || enable == APIC_BASE_EXTD)
+    if ((value & ~allowed) || enable == APIC_BASE_X2APIC)
         return false;
     if (host)
         return true;
     return !((old ^ value) & PAGE_MASK) &&
-           !(from == VLAPIC_DISABLED && (enable & APIC_BASE_EXTD)) &&
+           !(from == VLAPIC_DISABLED && (enable & APIC_BASE_X2APIC)) &&
            !(from == VLAPIC_X2APIC && enable == APIC_BASE_ENABLE);
 }
 
@@ -459,7 +456,7 @@ static u32 reg_read(struct vlapic *l, u32 reg, u64 now)
     case VLAPIC_REG_TMCCT:
         return timer_current(l, now);
     case VLAPIC_REG_TMR ... VLAPIC_REG_IRR + 7:
-        vlapic_sync(l);
+        sync_posted(l);
         break;
     }
     return l->reg[reg].value;
@@ -637,7 +634,7 @@ int vlapic_msr_write(struct vlapic *l, u32 msr, u64 value, u64 now, struct vlapi
 void vlapic_get_state(struct vlapic *l, u8 page[VLAPIC_STATE_BYTES], u64 now)
 {
     vlapic_timer_fire(l, now);
-    vlapic_sync(l);
+    sync_posted(l);
     memset(page, 0, VLAPIC_STATE_BYTES);
     for (u32 i = 0; i < VLAPIC_REGS; i++) {
         u32 value = i == VLAPIC_REG_ID ? l->id << 24 : reg_read(l, i, now);
@@ -653,7 +650,7 @@ void vlapic_set_state(struct vlapic *l, const u8 page[VLAPIC_STATE_BYTES], u64 n
     u32 count = load_u32(page + VLAPIC_REG_TMCCT * 16);
     u64 tsc_deadline = l->tsc_deadline;
 
-    vlapic_sync(l);
+    sync_posted(l);
     for (u32 i = 0; i < VLAPIC_REGS; i++)
         reg_set(l, i, reg_held(i, load_u32(page + i * 16)));
     if (is_x2apic(l))
@@ -743,5 +740,5 @@ int apic_msg_from_msi(u64 addr, u32 data, struct apic_msg *msg)
     /* The redirection hint asks for one of those that the destination covers. */
     if ((addr & BIT(3)) && msg->mode == APIC_FIXED)
         msg->mode = APIC_LOWEST;
-    return (addr & 0xfffff00000ull) == APIC_BASE_ADDRESS ? msg_check(msg) : -E_INVAL;
+    return (addr & 0xfffff00000ull) == APIC_DEFAULT_PA ? msg_check(msg) : -E_INVAL;
 }

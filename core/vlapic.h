@@ -11,10 +11,6 @@
 #include "core/types.h"
 #include "core/x86.h"
 
-/* Where a guest finds the registers; only dom0 moves them. */
-#define APIC_BASE_ADDRESS 0xfee00000ull
-#define APIC_BASE_EXTD    0x400ull
-
 /* Register n of VLAPIC_REG_* is MSR 0x800 + n, and at n * 16 in memory. */
 
 enum vlapic_reg {
@@ -178,9 +174,6 @@ bool vlapic_accepts(const struct vlapic *l);
 /* Makes an interrupt pending. Does not ask vlapic_accepts(). True if the vector was not posted yet:
  * then the vCPU has to be woken or kicked. Vectors below 16 are refused (false). */
 bool vlapic_post(struct vlapic *l, u8 vector, bool level);
-
-/* Moves what was posted into IRR and TMR. */
-void vlapic_sync(struct vlapic *l);
 
 int vlapic_pending_slow(struct vlapic *l);
 

@@ -108,7 +108,7 @@ enum {
 #define APIC_BASE_BSP    BIT(8)
 #define APIC_BASE_X2APIC BIT(10)
 #define APIC_BASE_ENABLE BIT(11)
-#define APIC_DEFAULT_PA  0xfee00000ull
+#define APIC_DEFAULT_PA  0xfee00000ull /* a guest's too, unless dom0 moves it */
 
 struct cpuid_regs {
     u32 eax, ebx, ecx, edx;

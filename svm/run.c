@@ -6,8 +6,6 @@
 #include "core/pcpu.h"
 #include "svm/svm.h"
 
-#define EXIT_INT_INFO_VALID BIT(31)
-
 #define IOIO_IN         BIT(0)
 #define IOIO_STRING     BIT(2)
 #define IOIO_SIZE(info) ((u8)((info) >> 4 & 7))
@@ -312,14 +310,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_RSM:
     case SVM_EXIT_INVLPGA:
     case SVM_EXIT_VMRUN:
-    case SVM_EXIT_VMLOAD:
-    case SVM_EXIT_VMSAVE:
-    case SVM_EXIT_STGI:
-    case SVM_EXIT_CLGI:
-    case SVM_EXIT_SKINIT:
-    case SVM_EXIT_MONITOR:
-    case SVM_EXIT_MWAIT:
-    case SVM_EXIT_MWAIT_ARMED:
+    case SVM_EXIT_VMLOAD ... SVM_EXIT_SKINIT: /* VMSAVE, STGI, CLGI between them */
+    case SVM_EXIT_MONITOR ... SVM_EXIT_MWAIT_ARMED:
     case SVM_EXIT_RDPRU:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
@@ -359,7 +351,7 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     vlapic_set_cr8(&v->lapic, c->int_ctl & INT_CTL_TPR);
     if (unlikely(c->int_ctl & INT_CTL_IGNORE_TPR))
         end_virtual_interrupt(v, c);
-    if (unlikely(c->exit_int_info & EXIT_INT_INFO_VALID))
+    if (unlikely(c->exit_int_info & EVENT_INJ_VALID))
         requeue_event(v, c);
 }
 

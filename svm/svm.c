@@ -30,8 +30,8 @@ static u8 iopm_dom0[IOPM_SIZE] ALIGNED(4096);
 static u8 iopm_guest[IOPM_SIZE] ALIGNED(4096);
 static u8 msrpm[MSRPM_SIZE] ALIGNED(4096);
 
-/* The MSRs that VMLOAD and VMSAVE or VMRUN itself switch. Guests read and write all but PAT without
- * an exit. */
+/* The MSRs that VMLOAD and VMSAVE or VMRUN itself switch. Guests read and write all but PAT and
+ * EFER without an exit. */
 static const struct {
     u32 index;
     u32 offset;
@@ -47,6 +47,7 @@ static const struct {
     {MSR_SYSENTER_ESP, offsetof(struct vmcb, sysenter_esp)},
     {MSR_SYSENTER_EIP, offsetof(struct vmcb, sysenter_eip)},
     {MSR_PAT, offsetof(struct vmcb, pat)},
+    {MSR_EFER, offsetof(struct vmcb, efer)},
 };
 
 static bool svm_detect(const char **why)
@@ -61,10 +62,7 @@ static bool svm_detect(const char **why)
     if (rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS))
         return false;
     *why = "this processor has SVM, but no nested paging";
-    if (!(cpuid(0x8000000a, 0).edx & BIT(0)))
-        return false;
-    *why = "this processor has no XSAVE";
-    return cpuid(1, 0).ecx & BIT(26);
+    return cpuid(0x8000000a, 0).edx & BIT(0);
 }
 
 /* Two bits per MSR: read, write (AMD APM vol. 2, 15.11). */
@@ -80,7 +78,7 @@ static void init_permission_maps(void)
     memset(iopm_guest, 0xff, sizeof(iopm_guest));
     memset(msrpm, 0xff, sizeof(msrpm));
     for (u32 i = 0; i < ARRAY_SIZE(msr_fields); i++)
-        if (msr_fields[i].index != MSR_PAT)
+        if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
             allow_msr(msr_fields[i].index);
 }
 
@@ -163,25 +161,17 @@ static int svm_vcpu_init(struct vcpu *v)
 
 static void svm_vcpu_free(struct vcpu *v)
 {
-    if (v->vendor)
-        pool_free(v->vendor, &v->domain->charge);
-    v->vendor = NULL;
+    pool_free(v->vendor, &v->domain->charge);
 }
 
-static void vmload(const struct vcpu *v)
+static void svm_load(struct vcpu *v)
 {
     __asm__ volatile("vmload %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
 
-static void vmsave(const struct vcpu *v)
+static void svm_save(struct vcpu *v)
 {
     __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
-}
-
-/* VMRUN leaves FS, GS, LDTR and TR in the processor. */
-static bool is_loaded(const struct vcpu *v)
-{
-    return this_cpu()->current == v;
 }
 
 static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
@@ -196,8 +186,8 @@ void svm_get_sregs(struct vcpu *v, struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (is_loaded(v))
-        vmsave(v);
+    if (pcpu_has(v))
+        svm_save(v); /* VMRUN leaves FS, GS, LDTR and TR in the processor */
     for (u32 i = 0; i < SOCLE_SEGS; i++) {
         struct vmcb_segment *seg = segment_of(c, i);
 
@@ -222,8 +212,8 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (is_loaded(v))
-        vmsave(v); /* the MSRs that VMLOAD takes along stay */
+    if (pcpu_has(v))
+        svm_save(v); /* the MSRs that VMLOAD takes along stay */
     for (u32 i = 0; i < SOCLE_SEGS; i++)
         *segment_of(c, i) = (struct vmcb_segment){s->seg[i].selector, s->seg[i].attr & 0xfff,
                                                   s->seg[i].limit, s->seg[i].base};
@@ -237,8 +227,8 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->cr3 = s->cr3;
     c->cr4 = s->cr4;
     c->efer = s->efer | EFER_SVME;
-    if (is_loaded(v))
-        vmload(v);
+    if (pcpu_has(v))
+        svm_load(v);
 }
 
 static u64 *msr_field(struct vmcb *c, u32 index)
@@ -254,10 +244,8 @@ static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)
     u64 *field = msr_field(vmcb_of(v), index);
 
     if (field)
-        *value = *field;
-    else if (index == MSR_EFER)
-        *value = vmcb_of(v)->efer & ~EFER_SVME;
-    return field || index == MSR_EFER;
+        *value = index == MSR_EFER ? *field & ~EFER_SVME : *field;
+    return field;
 }
 
 static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
@@ -265,10 +253,8 @@ static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
     u64 *field = msr_field(vmcb_of(v), index);
 
     if (field)
-        *field = value;
-    else if (index == MSR_EFER)
-        vmcb_of(v)->efer = value | EFER_SVME;
-    return field || index == MSR_EFER;
+        *field = index == MSR_EFER ? value | EFER_SVME : value;
+    return field;
 }
 
 static void svm_get_debug(struct vcpu *v, struct socle_debug *d)
@@ -298,18 +284,6 @@ static void svm_set_shadow(struct vcpu *v, bool shadow)
 static void svm_update_tsc_offset(struct vcpu *v)
 {
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
-}
-
-static void svm_load(struct vcpu *v)
-{
-    vmload(v);
-    vcpu_load_common(v);
-}
-
-static void svm_save(struct vcpu *v)
-{
-    vmsave(v);
-    vcpu_save_common(v);
 }
 
 const struct vendor_ops svm_ops = {

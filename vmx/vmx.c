@@ -114,14 +114,11 @@ static bool vmx_detect(const char **why)
     *why = "this processor has VMX, but no unrestricted guest";
     if (!allows(MSR_VMX_PROC2, PROC2_UNRESTRICTED))
         return false;
-    *why = "this processor has VMX, but not its TRUE controls";
-    if (!(rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE))
-        return false;
     npt_format_ept.max_leaf = rdmsr(MSR_VMX_EPT_VPID) & EPT_1GIB ? 2 : 1;
     if (!safe_large_exec())
         npt_format_ept.max_exec_leaf = 0;
-    *why = "this processor has no XSAVE";
-    return cpuid(1, 0).ecx & BIT(26);
+    *why = "this processor has VMX, but not its TRUE controls";
+    return rdmsr(MSR_VMX_BASIC) & VMX_BASIC_TRUE;
 }
 
 /* A bit for each MSR's reads in the first 2 KiB, low and high MSRs, then for writes (Intel SDM vol.
@@ -266,21 +263,16 @@ static void vmclear(const struct vcpu *v)
     vmx_of(v)->launched = false;
 }
 
-static bool is_loaded(const struct vcpu *v)
-{
-    return this_cpu()->current == v;
-}
-
 /* Around accesses to the VMCS of a vCPU that is loaded here or stopped. */
 static void vmcs_begin(const struct vcpu *v)
 {
-    if (!is_loaded(v))
+    if (!pcpu_has(v))
         vmptrld(v);
 }
 
 static void vmcs_end(const struct vcpu *v)
 {
-    if (is_loaded(v))
+    if (pcpu_has(v))
         return;
     vmclear(v);
     if (this_cpu()->current)
@@ -359,17 +351,6 @@ static void init_optional_controls(const struct vcpu *v)
         vmwrite(VMCS_EOI_EXITS + 2 * i, 0);
 }
 
-static u64 idt_base(void)
-{
-    struct PACKED {
-        u16 limit;
-        u64 base;
-    } idtr;
-
-    __asm__ volatile("sidt %0" : "=m"(idtr));
-    return idtr.base;
-}
-
 static void init_host_state(void)
 {
     vmwrite(VMCS_HOST_CR0, read_cr0());
@@ -380,7 +361,7 @@ static void init_host_state(void)
     vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_CS, HOST_CS);
     vmwrite(VMCS_HOST_SELECTOR + 2 * SOCLE_SEG_SS, HOST_SS);
     vmwrite(VMCS_HOST_SELECTOR + 2 * 6, HOST_TR);
-    vmwrite(VMCS_HOST_IDTR_BASE, idt_base());
+    vmwrite(VMCS_HOST_IDTR_BASE, (u64)trap_idt);
     vmwrite(VMCS_HOST_RIP, (u64)vmx_exited);
 }
 
@@ -390,12 +371,10 @@ static int vmx_vcpu_init(struct vcpu *v)
 
     if (!x)
         return -E_NOMEM;
-    x->vmcs = alloc_region(&v->domain->charge);
-    if (!x->vmcs) {
-        pool_free(x, &v->domain->charge);
-        return -E_NOMEM;
-    }
     v->vendor = x;
+    x->vmcs = alloc_region(&v->domain->charge);
+    if (!x->vmcs)
+        return -E_NOMEM;
     x->proc = vmx_features.proc;
     x->host_cpu = ~0u;
     vmclear(v);
@@ -411,11 +390,9 @@ static void vmx_vcpu_free(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
-    if (x) {
+    if (x)
         pool_free(x->vmcs, &v->domain->charge);
-        pool_free(x, &v->domain->charge);
-    }
-    v->vendor = NULL;
+    pool_free(x, &v->domain->charge);
 }
 
 /* ---- registers ---- */
@@ -459,12 +436,10 @@ void vmx_get_sregs(struct vcpu *v, struct socle_sregs *s)
     s->idt_base = vmread(VMCS_GUEST_IDTR_BASE);
     s->idt_limit = (u32)vmread(VMCS_GUEST_IDTR_LIMIT);
     s->cr0 = (vmread(VMCS_GUEST_CR0) & ~CR0_OWNED) | (vmread(VMCS_CR0_SHADOW) & CR0_OWNED);
-    s->cr2 = is_loaded(v) ? read_cr2() : vmx_of(v)->cr2;
+    s->cr2 = pcpu_has(v) ? read_cr2() : vmx_of(v)->cr2;
     s->cr3 = vmread(VMCS_GUEST_CR3);
     s->cr4 = vmread(VMCS_GUEST_CR4) & CR4_FREE;
-    s->cr8 = vlapic_cr8(&v->lapic);
     s->efer = vmread(VMCS_GUEST_EFER);
-    s->apic_base = v->apic_base;
     vmcs_end(v);
 }
 
@@ -502,7 +477,7 @@ static void vmx_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     vmwrite(VMCS_GUEST_CR3, s->cr3);
     vmwrite(VMCS_GUEST_CR4, (s->cr4 & CR4_FREE) | CR4_VMXE);
     vmx_of(v)->cr2 = s->cr2;
-    if (is_loaded(v))
+    if (pcpu_has(v))
         write_cr2(s->cr2);
     vmcs_end(v);
 }
@@ -539,7 +514,7 @@ static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
     if (i >= 0)
         *value = vmx_of(v)->msr[i];
     if (index == MSR_KERNEL_GS_BASE)
-        *value = is_loaded(v) ? rdmsr(index) : vmx_of(v)->kernel_gs_base;
+        *value = pcpu_has(v) ? rdmsr(index) : vmx_of(v)->kernel_gs_base;
     if (!field)
         return i >= 0 || index == MSR_KERNEL_GS_BASE;
     vmcs_begin(v);
@@ -555,13 +530,13 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 
     if (i >= 0) {
         vmx_of(v)->msr[i] = value;
-        if (is_loaded(v))
+        if (pcpu_has(v))
             load_syscall_msr((u32)i, value);
         return true;
     }
     if (index == MSR_KERNEL_GS_BASE) {
         vmx_of(v)->kernel_gs_base = value;
-        if (is_loaded(v))
+        if (pcpu_has(v))
             wrmsr(index, value);
         return true;
     }
@@ -696,7 +671,6 @@ static void vmx_load(struct vcpu *v)
     write_dr6(x->dr6);
     state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
     vmwrite(VMCS_INTERRUPTIBILITY, legal_shadow(v, state) | (v->nmi_masked ? BLOCKED_BY_NMI : 0));
-    vcpu_load_common(v);
 }
 
 /* VMCLEAR writes the VMCS to memory, so that any processor may load it next. */
@@ -708,7 +682,6 @@ static void vmx_save(struct vcpu *v)
     x->cr2 = read_cr2();
     x->dr6 = read_dr6();
     v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
-    vcpu_save_common(v);
     vmclear(v);
 }
 

@@ -125,8 +125,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
         if (section & 0x40) {
             one_exit(v, section);
         } else {
-            state_set(v, section & 15, buf, len);
-            state_get(v, section & 15, buf, len);
+            state_access(v, section & 15, buf, len, true);
+            state_access(v, section & 15, buf, len, false);
         }
         check_vcpu(v);
     }

@@ -182,7 +182,7 @@ static void step(struct vlapic *l, struct input *in, u64 *now)
         msr = pick_msr(in);
         value = take(in, msr == MSR_APIC_BASE ? 2 : msr == MSR_TSC_DEADLINE ? 8 : 4);
         if (msr == MSR_APIC_BASE)
-            value |= APIC_BASE_ADDRESS;
+            value |= APIC_DEFAULT_PA;
         if (vlapic_msr_write(l, msr, value, *now, &e) < 0)
             CHECK(!e.flags);
         break;
@@ -205,7 +205,7 @@ static void step(struct vlapic *l, struct input *in, u64 *now)
         if (value < 8)
             vlapic_reset(l, value & 1);
         else if (value < 40)
-            vlapic_set_base(l, APIC_BASE_ADDRESS | take(in, 2), true, &e);
+            vlapic_set_base(l, APIC_DEFAULT_PA | take(in, 2), true, &e);
         else
             check_round_trip(l, *now);
         break;
@@ -226,7 +226,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     vlapic_init(&l, page, (u32)take(&in, 2), take(&in, 1) & 1, 2999999);
     while (in.left) {
         step(&l, &in, &now);
-        CHECK(!(l.base & APIC_BASE_EXTD) || (l.base & APIC_BASE_ENABLE));
+        CHECK(!(l.base & APIC_BASE_X2APIC) || (l.base & APIC_BASE_ENABLE));
         check_priorities(&l);
         check_timer(&l, now);
     }

@@ -73,6 +73,8 @@ void *__wrap_pool_alloc(struct charge *charge)
 
 void __wrap_pool_free(void *page, struct charge *charge)
 {
+    if (!page)
+        return;
     spin_lock(&freed_lock);
     memset(page, 0xa5, PAGE_SIZE);
     __real_pool_free(page, charge);
@@ -242,21 +244,13 @@ static int state_check(struct vcpu *v, u64 section, u32 len)
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }
 
-int state_get(struct vcpu *v, u64 section, void *buf, u32 len)
+int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
 {
     int err = state_check(v, section, len);
+    struct socle_regs *r = buf;
 
     if (!err && section == SOCLE_STATE_REGS)
-        memcpy(((struct socle_regs *)buf)->gpr, v->gpr, sizeof(v->gpr));
-    return err;
-}
-
-int state_set(struct vcpu *v, u64 section, void *buf, u32 len)
-{
-    int err = state_check(v, section, len);
-
-    if (!err && section == SOCLE_STATE_REGS)
-        memcpy(v->gpr, ((const struct socle_regs *)buf)->gpr, sizeof(v->gpr));
+        memcpy(set ? v->gpr : r->gpr, set ? r->gpr : v->gpr, sizeof(v->gpr));
     return err;
 }
 
@@ -416,12 +410,10 @@ struct fake_totals fake_totals(void)
         if (d)
             domain_put(d);
     }
-    for (u64 i = 0; i < MAX_PFN; i++) {
-        t.pins += frames[i].pins;
+    for (u64 i = 0; i < MAX_PFN; i++)
         ASSERT(frames[i].owner == (i < SOCLE_FRAMES ? FRAME_SOCLE
                                    : i < HOLE_PFN   ? FRAME_DOM0
                                                     : FRAME_NONE));
-    }
     return t;
 }
 
@@ -536,5 +528,5 @@ u32 fake_handle(u32 domain, u32 index)
 
 struct socle_vcpu_page *fake_page(const struct vcpu *v)
 {
-    return (struct socle_vcpu_page *)RAM(v->page_pfn << PAGE_SHIFT);
+    return (struct socle_vcpu_page *)RAM(shared_slot[v->handle]);
 }

@@ -52,7 +52,7 @@ void fake_start(u32 cpus);
 
 /* What must come back to the same when all domains have gone. */
 struct fake_totals {
-    u64 pool, lent, pins, dom0_charge, shared, domains, vcpus;
+    u64 pool, lent, dom0_charge, shared, domains, vcpus;
 };
 struct fake_totals fake_totals(void);
 

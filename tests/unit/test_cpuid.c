@@ -241,7 +241,7 @@ static void test_mirrors(void **state)
     assert_true(ask(1, 0, CR4_OSXSAVE).ecx & BIT(27));
     assert_false(ask(7, 0, 0).ecx & BIT(4));
     assert_true(ask(7, 0, CR4_PKE).ecx & BIT(4));
-    vlapic_set_base(&v->lapic, APIC_BASE_ADDRESS, true, &(struct vlapic_effect){0});
+    vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
     assert_false(ask(1, 0, 0).edx & BIT(9));
 }
 

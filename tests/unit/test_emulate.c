@@ -669,9 +669,9 @@ static void local_apic(void **state)
     v->page = NULL; /* dom0 has one too */
     assert_int_equal(npf(APIC_DEFAULT_PA + 0x300, true), VCPU_RESUME);
     v->page = &model.page;
-    v->lapic.base |= APIC_BASE_EXTD; /* x2APIC: the page is like any other */
+    v->lapic.base |= APIC_BASE_X2APIC; /* x2APIC: the page is like any other */
     assert_exit(npf(APIC_DEFAULT_PA, true), SOCLE_EXIT_FAULT);
-    v->lapic.base &= ~APIC_BASE_EXTD;
+    v->lapic.base &= ~APIC_BASE_X2APIC;
     v->lapic.base += 0x200000; /* elsewhere, once dom0 has said that no memory is there */
     assert_exit(npf(APIC_DEFAULT_PA + 0x200000, true), SOCLE_EXIT_FAULT);
     assert_exit(npf(APIC_DEFAULT_PA, true), SOCLE_EXIT_FAULT);

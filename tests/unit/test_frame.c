@@ -1,7 +1,7 @@
 // SOURCES: core/frame.c
 // LIBS: -lpthread
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Frame ownership: who may lend what, counts of small and large mappings, overflow, pins. */
+/* Frame ownership: who may lend what, counts of small and large mappings, overflow. */
 #include "core/frame.h"
 
 #include "core/errno.h"
@@ -143,21 +143,6 @@ static void counts_do_not_overflow(void **state)
     frame_unlend(1024, 512, true);
 }
 
-static void pins_need_dom0s_pages(void **state)
-{
-    (void)state;
-    assert_int_equal(frame_pin_shared(0), -E_PERM);
-    assert_int_equal(frame_pin_shared(MAX_PFN), -E_PERM);
-    assert_int_equal(frame_pin_shared(4 * 512 + 7), -E_PERM);
-    for (u32 i = 0; i < UINT16_MAX; i++)
-        assert_int_equal(frame_pin_shared(600), 0);
-    assert_int_equal(frame_pin_shared(600), -E_OVERFLOW);
-    assert_int_equal(frame_owner(600), FRAME_DOM0);
-    for (u32 i = 0; i < UINT16_MAX; i++)
-        frame_unpin_shared(600);
-    frame_set_owner_range(600, 1, FRAME_DOM0);
-}
-
 static void misuse(u32 what)
 {
     switch (what) {
@@ -175,15 +160,8 @@ static void misuse(u32 what)
     case 3:
         frame_lend_split(512);
         break;
-    case 4:
-        frame_unpin_shared(600);
-        break;
-    case 5:
-        frame_lend(600, 1, false);
-        frame_set_owner_range(600, 1, FRAME_SOCLE);
-        break;
     default:
-        frame_pin_shared(600);
+        frame_lend(600, 1, false);
         frame_set_owner_range(600, 1, FRAME_SOCLE);
     }
 }
@@ -191,7 +169,7 @@ static void misuse(u32 what)
 static void broken_invariants_stop_socle(void **state)
 {
     (void)state;
-    for (u32 what = 0; what < 7; what++) {
+    for (u32 what = 0; what < 5; what++) {
         int status;
         pid_t pid = fork();
 
@@ -243,7 +221,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_dom0s_ram_is_lent, start, end),
         cmocka_unit_test_setup_teardown(small_and_large_mappings_add_up, start, end),
         cmocka_unit_test_setup_teardown(counts_do_not_overflow, start, end),
-        cmocka_unit_test_setup_teardown(pins_need_dom0s_pages, start, end),
         cmocka_unit_test_setup_teardown(broken_invariants_stop_socle, start, end),
         cmocka_unit_test_setup_teardown(processors_count_together, start, end),
     };

@@ -58,20 +58,21 @@ static void test_lengths(void **state)
         for (u32 len = 0; len <= 4096; len++) {
             if (right && len == right)
                 continue;
-            assert_int_equal(state_get(v, section, buf, len), -E_INVAL);
-            assert_int_equal(state_set(v, section, buf, len), -E_INVAL);
+            assert_int_equal(state_access(v, section, buf, len, false), -E_INVAL);
+            assert_int_equal(state_access(v, section, buf, len, true), -E_INVAL);
         }
         if (right)
-            assert_int_equal(state_get(v, section, buf, right), 0);
+            assert_int_equal(state_access(v, section, buf, right, false), 0);
     }
-    assert_int_equal(state_set(v, SOCLE_STATE_MSRS, buf, 15), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_MSRS, buf, 257 * 16), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_CPUID, buf, 31), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_CPUID, buf, 129 * 32), -E_INVAL);
-    assert_int_equal(state_get(v, SOCLE_STATE_CPUID, buf, 32), -E_INVAL);
-    assert_int_equal(state_get(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug)),
-                     -E_INVAL);
-    assert_int_equal(state_set(v, 0xffffffff, buf, 8), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_MSRS, buf, 15, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_MSRS, buf, 257 * 16, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_CPUID, buf, 31, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_CPUID, buf, 129 * 32, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_CPUID, buf, 32, false), -E_INVAL);
+    assert_int_equal(
+        state_access(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug), false),
+        -E_INVAL);
+    assert_int_equal(state_access(v, 0xffffffff, buf, 8, true), -E_INVAL);
 }
 
 static void test_regs(void **state)
@@ -83,9 +84,9 @@ static void test_regs(void **state)
         r->gpr[i] = i * 0x1111111111111111ull;
     r->rip = 0xfff0;
     r->rflags = ~0ull;
-    assert_int_equal(state_set(v, SOCLE_STATE_REGS, buf, sizeof(*r)), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_REGS, buf, sizeof(*r), true), 0);
     memset(buf, 0, sizeof(buf));
-    assert_int_equal(state_get(v, SOCLE_STATE_REGS, buf, sizeof(*r)), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_REGS, buf, sizeof(*r), false), 0);
     assert_int_equal(r->gpr[RSP], 4 * 0x1111111111111111ull);
     assert_int_equal(r->rip, 0xfff0);
     assert_int_equal(r->rflags, 0x3f7fd7); /* bit 1 set; bits 3, 5, 15, 22 and up clear */
@@ -112,7 +113,7 @@ static int try_sregs(struct socle_sregs s)
     int err;
 
     memcpy(buf, &s, sizeof(s));
-    err = state_set(v, SOCLE_STATE_SREGS, buf, sizeof(s));
+    err = state_access(v, SOCLE_STATE_SREGS, buf, sizeof(s), true);
     if (err) {
         assert_memory_equal(&before, &fake.sregs, sizeof(before));
         assert_int_equal(base, v->lapic.base);
@@ -181,7 +182,7 @@ static void test_sregs(void **state)
     s.apic_base = 0xfee00d00;
     assert_int_equal(try_sregs(s), 0);
     assert_int_equal(vlapic_mode(&v->lapic), VLAPIC_X2APIC);
-    assert_int_equal(state_get(v, SOCLE_STATE_SREGS, buf, sizeof(s)), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_SREGS, buf, sizeof(s), false), 0);
     assert_int_equal(got->cr8, 9);
     assert_int_equal(got->apic_base, 0xfee00d00);
     assert_int_equal(got->cr3, 0x1000);
@@ -203,7 +204,7 @@ static void good_image(void)
 
 static int try_image(void)
 {
-    return state_set(v, SOCLE_STATE_XSAVE, buf, 4096);
+    return state_access(v, SOCLE_STATE_XSAVE, buf, 4096, true);
 }
 
 static void test_xsave(void **state)
@@ -237,14 +238,15 @@ static void test_xsave(void **state)
     put(528, 1);
     assert_int_equal(try_image(), -E_INVAL);
     assert_memory_equal(v->xsave_area, before, 4096);
-    assert_int_equal(state_get(v, SOCLE_STATE_XSAVE, buf, 4096), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_XSAVE, buf, 4096, false), 0);
     assert_memory_equal(buf, before, 4096);
     put(0, 7);
-    assert_int_equal(state_set(v, SOCLE_STATE_XCR0, buf, 8), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_XCR0, buf, 8, true), 0);
     put(0, 6);
-    assert_int_equal(state_set(v, SOCLE_STATE_XCR0, buf, 8), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_XCR0, buf, 8, true), -E_INVAL);
     put(0, 0x207);
-    assert_int_equal(state_set(v, SOCLE_STATE_XCR0, buf, 8), -E_INVAL); /* not in its CPUID */
+    assert_int_equal(state_access(v, SOCLE_STATE_XCR0, buf, 8, true),
+                     -E_INVAL); /* not in its CPUID */
     assert_int_equal(v->xcr0, 7);
 }
 
@@ -253,16 +255,16 @@ static void test_msrs(void **state)
     struct socle_msr *m = (void *)buf;
 
     (void)state;
-    assert_int_equal(state_set(v, SOCLE_STATE_MSRS, buf, 0), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_MSRS, buf, 0, true), 0);
     m[0] = (struct socle_msr){MSR_STAR, 0, 5};
     m[1] = (struct socle_msr){MSR_LSTAR, 0, 6};
     m[2] = (struct socle_msr){0x17a, 0, 0};
     m[3] = (struct socle_msr){MSR_PAT, 0, 7};
-    assert_int_equal(state_set(v, SOCLE_STATE_MSRS, buf, 64), 2);
+    assert_int_equal(state_access(v, SOCLE_STATE_MSRS, buf, 64, true), 2);
     assert_int_equal(fake.lstar, 6);
     assert_int_equal(fake.pat, 0);
     m[0].value = m[1].value = 0;
-    assert_int_equal(state_get(v, SOCLE_STATE_MSRS, buf, 64), 2);
+    assert_int_equal(state_access(v, SOCLE_STATE_MSRS, buf, 64, false), 2);
     assert_int_equal(m[0].value, 5);
     assert_int_equal(m[1].value, 6);
 }
@@ -272,14 +274,14 @@ static void test_lapic(void **state)
     u32 spiv = 0x1ff;
 
     (void)state;
-    assert_int_equal(state_get(v, SOCLE_STATE_LAPIC, buf, 1024), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_LAPIC, buf, 1024, false), 0);
     memcpy(buf + 0xf0, &spiv, 4);
-    assert_int_equal(state_set(v, SOCLE_STATE_LAPIC, buf, 1024), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_LAPIC, buf, 1024, true), 0);
     assert_int_equal(v->lapic.reg[VLAPIC_REG_SVR].value, 0x1ff);
     assert_int_equal(fake.timer_changed, 1);
     guest.flags = 0;
-    assert_int_equal(state_get(v, SOCLE_STATE_LAPIC, buf, 1024), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_LAPIC, buf, 1024), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_LAPIC, buf, 1024, false), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_LAPIC, buf, 1024, true), -E_INVAL);
 }
 
 static int try_events(struct socle_vcpu_events e)
@@ -288,9 +290,9 @@ static int try_events(struct socle_vcpu_events e)
     int err;
 
     memcpy(buf, &e, sizeof(e));
-    err = state_set(v, SOCLE_STATE_EVENTS, buf, sizeof(e));
+    err = state_access(v, SOCLE_STATE_EVENTS, buf, sizeof(e), true);
     if (!err) {
-        assert_int_equal(state_get(v, SOCLE_STATE_EVENTS, &again, sizeof(again)), 0);
+        assert_int_equal(state_access(v, SOCLE_STATE_EVENTS, &again, sizeof(again), false), 0);
         assert_memory_equal(&e, &again, sizeof(e));
     }
     return err;
@@ -332,31 +334,32 @@ static void test_debug_and_mp(void **state)
     d->db[3] = 0xffff888000000000;
     d->dr6 = ~0u;
     d->dr7 = ~0u;
-    assert_int_equal(state_set(v, SOCLE_STATE_DEBUG, buf, sizeof(*d)), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, buf, sizeof(*d), true), 0);
     assert_int_equal(fake.debug.dr6, 0xffffefff);
     assert_int_equal(fake.debug.dr7, 0xffff2fff);
     assert_int_equal(fake.debug.db[3], 0xffff888000000000);
     d->dr6 = BIT(32);
-    assert_int_equal(state_set(v, SOCLE_STATE_DEBUG, buf, sizeof(*d)), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, buf, sizeof(*d), true), -E_INVAL);
     d->dr6 = 0;
     d->dr7 = BIT(63);
-    assert_int_equal(state_set(v, SOCLE_STATE_DEBUG, buf, sizeof(*d)), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, buf, sizeof(*d), true), -E_INVAL);
     for (u32 mp = 0; mp < 4; mp++) {
         memcpy(buf, &mp, 4);
-        assert_int_equal(state_set(v, SOCLE_STATE_MP, buf, 4), 0);
+        assert_int_equal(state_access(v, SOCLE_STATE_MP, buf, 4, true), 0);
         memset(buf, 0xff, 4);
-        assert_int_equal(state_get(v, SOCLE_STATE_MP, buf, 4), 0);
+        assert_int_equal(state_access(v, SOCLE_STATE_MP, buf, 4, false), 0);
         assert_memory_equal(buf, &mp, 4);
     }
     assert_int_equal(v->activity, ACTIVITY_HALTED);
     buf[0] = 4;
-    assert_int_equal(state_set(v, SOCLE_STATE_MP, buf, 4), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_MP, buf, 4, true), -E_INVAL);
     memset(buf, 0, sizeof(buf));
-    assert_int_equal(state_set(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug)),
-                     0);
+    assert_int_equal(
+        state_access(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug), true), 0);
     buf[0] = 1;
-    assert_int_equal(state_set(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug)),
-                     -E_OPNOTSUPP);
+    assert_int_equal(
+        state_access(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug), true),
+        -E_OPNOTSUPP);
 }
 
 int main(void)

@@ -57,7 +57,7 @@ static int start_xapic(void **state)
 static int start_x2apic(void **state)
 {
     start_xapic(state);
-    return write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | APIC_BASE_EXTD);
+    return write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA | APIC_BASE_ENABLE | APIC_BASE_X2APIC);
 }
 
 static void take(u8 vector)
@@ -193,8 +193,8 @@ static void test_x2apic_reserved(void **state)
 static void test_modes(void **state)
 {
     /* 0 disabled, 1 xAPIC, 2 x2APIC */
-    static const u64 base[] = {APIC_BASE_ADDRESS, APIC_BASE_ADDRESS | APIC_BASE_ENABLE,
-                               APIC_BASE_ADDRESS | APIC_BASE_ENABLE | APIC_BASE_EXTD};
+    static const u64 base[] = {APIC_DEFAULT_PA, APIC_DEFAULT_PA | APIC_BASE_ENABLE,
+                               APIC_DEFAULT_PA | APIC_BASE_ENABLE | APIC_BASE_X2APIC};
     static const bool legal[3][3] = {{true, true, false}, {true, true, true}, {true, false, true}};
     u64 value;
 
@@ -214,7 +214,7 @@ static void test_modes(void **state)
         }
     }
     vlapic_init(&apic, registers, 3, false, KHZ);
-    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS | APIC_BASE_EXTD), -E_INVAL);
+    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA | APIC_BASE_X2APIC), -E_INVAL);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[1] | 0x200), -E_INVAL);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[1] | 1), -E_INVAL);
     assert_int_equal(write_msr(MSR_APIC_BASE, base[1] + 0x1000), -E_INVAL);
@@ -229,7 +229,7 @@ static void test_disable_resets(void **state)
     xwrite(VLAPIC_REG_LVT_TIMER, 0x40);
     xwrite(VLAPIC_REG_TMICT, 1000);
     vlapic_post(&apic, 0x50, false);
-    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS), 0);
+    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA), 0);
     assert_true(eff.flags & VLAPIC_TIMER);
     assert_int_equal(vlapic_pending(&apic), -1);
     assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
@@ -238,7 +238,7 @@ static void test_disable_resets(void **state)
     /* What is posted to a disabled APIC is lost. */
     vlapic_post(&apic, 0x50, false);
     assert_int_equal(vlapic_pending(&apic), -1);
-    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS | APIC_BASE_ENABLE), 0);
+    assert_int_equal(write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA | APIC_BASE_ENABLE), 0);
     assert_int_equal(vlapic_pending(&apic), -1);
     assert_int_equal(xread(VLAPIC_REG_SVR), 0xff);
 }
@@ -547,9 +547,9 @@ static void test_match(void **state)
         if (rows[i].kind == XCLUSTER || rows[i].kind == XODD)
             xwrite(VLAPIC_REG_DFR, rows[i].kind == XODD ? 0x30000000 : 0);
         if (rows[i].kind == OFF)
-            write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS);
+            write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA);
         if (rows[i].kind == X2)
-            write_msr(MSR_APIC_BASE, APIC_BASE_ADDRESS | APIC_BASE_ENABLE | APIC_BASE_EXTD);
+            write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA | APIC_BASE_ENABLE | APIC_BASE_X2APIC);
         if (vlapic_match(&apic, rows[i].dest, rows[i].logical) != rows[i].matches)
             fail_msg("row %u", i);
     }

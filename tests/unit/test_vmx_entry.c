@@ -12,8 +12,7 @@
 #include "core/log.h"
 
 /* fake_machine has some of their names. */
-#define state_get    real_state_get
-#define state_set    real_state_set
+#define state_access real_state_access
 #define msr_complete real_msr_complete
 #include "core/state.c"
 #include "core/msr.c"
@@ -234,7 +233,7 @@ static int set(u64 section, const void *value, u32 len)
     static u8 buffer[PAGE_SIZE] ALIGNED(4096);
 
     memcpy(buffer, value, len);
-    return real_state_set(g, section, buffer, len);
+    return real_state_access(g, section, buffer, len, true);
 }
 
 static void set_ip(u64 rip, u64 rflags)
@@ -248,7 +247,8 @@ static void set_mode(const struct mode *m)
 {
     struct socle_sregs s;
 
-    vcpu_reset(g, false);
+    vlapic_reset(&g->lapic, false);
+    vcpu_reset(g);
     g->activity = ACTIVITY_RUN;
     use_mode(m, &s);
     assert_int_equal(set(SOCLE_STATE_SREGS, &s, sizeof(s)), 0);
@@ -273,7 +273,7 @@ static void test_round_trip(void **state)
     (void)state;
     for (u32 i = 0; i < ARRAY_SIZE(modes); i++) {
         set_mode(&modes[i]);
-        assert_int_equal(real_state_get(g, SOCLE_STATE_SREGS, &s, sizeof(s)), 0);
+        assert_int_equal(real_state_access(g, SOCLE_STATE_SREGS, &s, sizeof(s), false), 0);
         assert_int_equal(set(SOCLE_STATE_SREGS, &s, sizeof(s)), 0);
         expect_entry(modes[i].name);
     }
@@ -316,7 +316,8 @@ static void test_apic_modes(void **state)
 static void test_reset(void **state)
 {
     (void)state;
-    vcpu_reset(g, false);
+    vlapic_reset(&g->lapic, false);
+    vcpu_reset(g);
     g->activity = ACTIVITY_RUN;
     expect_entry("reset");
 }
