@@ -20,6 +20,9 @@
 #define EPT_FETCH         BIT(2)
 #define EPT_NMI_UNBLOCKED BIT(12)
 
+#define TASK_SELECTOR(qualification) ((u16)(qualification))
+#define TASK_SOURCE(qualification)   ((enum task_source)((qualification) >> 30 & 3))
+
 #define CR_NUMBER(qualification) ((qualification)&0xf)
 #define CR_GPR(qualification)    ((qualification) >> 8 & 0xf)
 
@@ -320,6 +323,26 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
+/* Intel SDM vol. 3C, 26.4.2. An event that is no instruction's is in v->event. */
+static enum vcpu_action handle_task_switch(struct vcpu *v)
+{
+    u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY);
+    enum vcpu_action action;
+
+    v->count[SOCLE_STAT_OTHER]++;
+    v->next_rip = v->rip;
+    if (!v->event.valid)
+        find_next_rip(v);
+    else if (v->event.type == EVENT_NMI)
+        vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
+    if (TASK_SOURCE(q) == TASK_IRET)
+        vmwrite(VMCS_INTERRUPTIBILITY, state & ~BLOCKED_BY_NMI);
+    vmx_get_sregs(v, &v->sregs);
+    action = exit_task_switch(v, TASK_SELECTOR(q), TASK_SOURCE(q));
+    vmx_flush(v);
+    return action;
+}
+
 static enum vcpu_action handle_eoi(struct vcpu *v)
 {
     struct vlapic_effect e = {.flags = VLAPIC_EOI, .eoi_vector = (u8)vmread(VMCS_QUALIFICATION)};
@@ -370,6 +393,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_cr(v);
     case VMX_EXIT_EXCEPTION:
         return handle_exception(v);
+    case VMX_EXIT_TASK_SWITCH:
+        return handle_task_switch(v);
     case VMX_EXIT_XSETBV:
         v->count[SOCLE_STAT_OTHER]++;
         return skip(v, handle_xsetbv);
