@@ -51,7 +51,6 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 #define RFLAGS_IF    BIT(9)
 #define RFLAGS_DF    BIT(10)
 #define RFLAGS_NT    BIT(14)
-#define RFLAGS_VM    BIT(17)
 #define RFLAGS_AC    BIT(18)
 
 enum {

@@ -20,9 +20,6 @@
 #define EPT_FETCH         BIT(2)
 #define EPT_NMI_UNBLOCKED BIT(12)
 
-#define TASK_SELECTOR(qualification) ((u16)(qualification))
-#define TASK_SOURCE(qualification)   ((enum task_source)((qualification) >> 30 & 3))
-
 #define CR_NUMBER(qualification) ((qualification)&0xf)
 #define CR_GPR(qualification)    ((qualification) >> 8 & 0xf)
 
@@ -323,22 +320,23 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Intel SDM vol. 3C, 26.4.2. An event that is no instruction's is in v->event. */
+/* Intel SDM vol. 3C, 26.4.2. What comes by a task gate and is no instruction's is in v->event. */
 static enum vcpu_action handle_task_switch(struct vcpu *v)
 {
-    u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY);
+    u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI;
+    enum task_source source = q >> 30 & 3;
     enum vcpu_action action;
 
     v->count[SOCLE_STAT_OTHER]++;
     v->next_rip = v->rip;
     if (!v->event.valid)
         find_next_rip(v);
-    else if (v->event.type == EVENT_NMI)
+    if (source == TASK_IRET)
+        vmwrite(VMCS_INTERRUPTIBILITY, state);
+    else if (v->event.valid && v->event.type == EVENT_NMI)
         vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
-    if (TASK_SOURCE(q) == TASK_IRET)
-        vmwrite(VMCS_INTERRUPTIBILITY, state & ~BLOCKED_BY_NMI);
     vmx_get_sregs(v, &v->sregs);
-    action = exit_task_switch(v, TASK_SELECTOR(q), TASK_SOURCE(q));
+    action = exit_task_switch(v, (u16)q, source);
     vmx_flush(v);
     return action;
 }
