@@ -19,13 +19,13 @@ struct task {
     } tss;
 };
 
-static int fault(struct task *t, u8 vector, u32 selector)
+static int fault(struct vcpu *v, u8 vector, u16 selector)
 {
-    vcpu_raise(t->v, vector, true, selector & 0xfffc);
+    vcpu_raise(v, vector, true, selector & ~3u);
     return -E_FAULT;
 }
 
-/* Table 8-1. A type has the descriptor's S flag as bit 4; conforming code may have any DPL that is
+/* Table 8-1. Bit 4 of a type is the descriptor's S flag. Conforming code may have any DPL that is
  * not above CPL, and is data to all. */
 static int load_segment(struct task *t, u32 i, u16 selector)
 {
@@ -33,29 +33,26 @@ static int load_segment(struct task *t, u32 i, u16 selector)
                                 0xccff0000, 0xccff0000, BIT(2),     BIT(9) | BIT(11)};
     static const u8 absent[] = {VEC_NP, VEC_NP, VEC_SS, VEC_NP, VEC_NP, VEC_NP, VEC_TS, VEC_NP};
     const struct socle_segment *ldt = &t->s.seg[SOCLE_SEG_LDTR];
-    u32 limit = selector & 4 ? ldt->limit : t->s.gdt_limit, cpl = t->tss.selector[SOCLE_SEG_CS] & 3;
-    u64 base = (selector & 4 ? ldt->base : t->s.gdt_base) + (selector & ~7u), d = 0;
+    u32 cpl = t->tss.selector[SOCLE_SEG_CS] & 3, rpl = selector & 3, least = MAX(cpl, rpl), dpl;
+    u32 limit = selector & 4 ? ldt->limit : t->s.gdt_limit;
+    u64 base = selector & 4 ? ldt->base : t->s.gdt_base, d = 0;
     bool exact = i == SOCLE_SEG_CS || i == SOCLE_SEG_SS;
-    u32 rpl = selector & 3, least = MAX(cpl, rpl), dpl, type;
     int err = 0;
 
-    if (!(selector & ~3u) && !exact)
-        return 0;
-    if ((selector & ~3u) && (selector | 7u) <= limit)
-        err = gmem_access_linear(t->v, base, &d, sizeof(d), 0);
-    if (err)
+    if (selector > 3 && (selector | 7u) <= limit)
+        err = gmem_access_linear(t->v, base + (selector & ~7u), &d, sizeof(d), 0);
+    if (err || (selector <= 3 && !exact))
         return err;
-    type = d >> 40 & 0x1f;
     dpl = d >> 45 & 3;
-    if (i >= SOCLE_SEG_LDTR || (type & 0x1c) == 0x1c)
+    if (i >= SOCLE_SEG_LDTR || (d >> 40 & 0x1c) == 0x1c)
         dpl = MAX(dpl, least);
-    if (!(types[i] >> type & 1) || (exact ? dpl != cpl || rpl != cpl : dpl < least))
-        return fault(t, VEC_TS, selector);
+    if (!(types[i] >> (d >> 40 & 0x1f) & 1) || (exact ? dpl != cpl || rpl != cpl : dpl < least))
+        return fault(t->v, VEC_TS, selector);
     if (!(d & BIT(47)))
-        return fault(t, absent[i], selector);
+        return fault(t->v, absent[i], selector);
     limit = (d & 0xffff) | (d >> 32 & 0xf0000);
-    t->s.seg[i] = (struct socle_segment){(d >> 16 & 0xffffff) | (d >> 32 & 0xff000000),
-                                         d & BIT(55) ? limit << 12 | 0xfff : limit, selector,
+    base = (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000);
+    t->s.seg[i] = (struct socle_segment){base, d & BIT(55) ? limit << 12 | 0xfff : limit, selector,
                                          (d >> 40 & 0xff) | (d >> 44 & 0xd00)};
     return 0;
 }
@@ -65,15 +62,15 @@ static int load_segments(struct task *t, const struct event *e)
 {
     u32 *selector = t->tss.selector, *esp = &t->tss.gpr[RSP];
     const struct socle_segment *ss = &t->s.seg[SOCLE_SEG_SS];
+    u16 dpl = (selector[SOCLE_SEG_CS] & 3) << 5;
     int err;
 
-    for (u32 i = 0; i <= SOCLE_SEG_LDTR; i++)
-        t->s.seg[i] = (struct socle_segment){.selector = (u16)selector[i],
-                                             .attr = (selector[SOCLE_SEG_CS] & 3) << 5};
+    for (u32 i = 0; i < SOCLE_SEG_TR; i++)
+        t->s.seg[i] = (struct socle_segment){.selector = (u16)selector[i], .attr = dpl};
     t->s.seg[SOCLE_SEG_CS].attr |= 0x9b;
     err = load_segment(t, SOCLE_SEG_LDTR, (u16)selector[SOCLE_SEG_LDTR]);
-    for (u32 i = 1; !err && i <= SOCLE_SEG_LDTR; i++)
-        err = load_segment(t, i % SOCLE_SEG_LDTR, (u16)selector[i % SOCLE_SEG_LDTR]);
+    for (u32 i = 1; !err && i <= 6; i++)
+        err = load_segment(t, i % 6, (u16)selector[i % 6]);
     if (err || !e->valid || !e->has_error)
         return err;
     *esp = (*esp - 4) & (ss->attr & BIT(10) ? ~0u : 0xffff);
@@ -81,38 +78,35 @@ static int load_segments(struct task *t, const struct event *e)
     return gmem_access_linear(t->v, ss->base + *esp, (void *)&e->error, 4, PF_WRITE);
 }
 
-static int save_task(struct task *t, const struct socle_segment *old, u64 rflags)
+static int save_task(struct vcpu *v, bool back)
 {
-    struct tss tss = {.eip = (u32)t->v->next_rip, .eflags = (u32)rflags};
+    struct tss tss = {.eip = (u32)v->next_rip, .eflags = (u32)v->rflags & ~(back ? RFLAGS_NT : 0)};
 
-    for (u32 i = 0; i < ARRAY_SIZE(tss.gpr); i++)
-        tss.gpr[i] = (u32)t->v->gpr[i];
-    for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
-        tss.selector[i] = t->v->sregs.seg[i].selector;
-    return gmem_access_linear(t->v, old->base + 0x20, &tss.eip, 16 * 4, PF_WRITE);
+    for (u32 i = 0; i < 8; i++)
+        tss.gpr[i] = (u32)v->gpr[i];
+    for (u32 i = 0; i < 6; i++)
+        tss.selector[i] = v->sregs.seg[i].selector;
+    return gmem_access_linear(v, v->sregs.seg[SOCLE_SEG_TR].base + 0x20, &tss.eip, 64, PF_WRITE);
 }
 
-static int set_type(struct task *t, const struct socle_segment *tr, u16 attr)
-{
-    return gmem_access_linear(t->v, t->s.gdt_base + (tr->selector & ~7u) + 5, &attr, 1, PF_WRITE);
-}
-
-static void enter_task(struct task *t, u64 rflags)
+static void enter_task(struct task *t, bool nested)
 {
     struct vcpu *v = t->v;
-    struct socle_debug debug;
 
-    for (u32 i = 0; i < ARRAY_SIZE(t->tss.gpr); i++)
+    for (u32 i = 0; i < 8; i++)
         v->gpr[i] = t->tss.gpr[i];
     v->rip = t->tss.eip;
-    v->rflags = (t->tss.eflags & RFLAGS_KNOWN) | RFLAGS_FIXED | rflags;
+    v->rflags = (t->tss.eflags & RFLAGS_KNOWN) | RFLAGS_FIXED | (nested ? RFLAGS_NT : 0);
     v->retired = true;
     t->s.cr0 |= CR0_TS;
-    t->s.seg[SOCLE_SEG_TR].attr |= TYPE_BUSY;
     vendor->set_sregs(v, &t->s);
-    vendor->get_debug(v, &debug);
-    debug.dr7 &= ~0x155ull; /* local breakpoints */
-    vendor->set_debug(v, &debug);
+}
+
+static int set_type(struct task *t, const struct socle_segment *tr)
+{
+    u64 at = t->s.gdt_base + (tr->selector & ~7u) + 5;
+
+    return gmem_access_linear(t->v, at, (void *)&tr->attr, 1, PF_WRITE);
 }
 
 /* A fault in loading the new task's segments is the new task's. TSSs and descriptors are accessed
@@ -130,26 +124,26 @@ static int switch_task(struct task *t, u16 selector, enum task_source source, co
     if (!err)
         err = gmem_access_linear(t->v, tr->base + 0x1c, &t->tss, sizeof(t->tss), 0);
     if (!err)
-        err = save_task(t, old, t->v->rflags & ~(back ? RFLAGS_NT : 0));
+        err = save_task(t->v, back);
     if (!err && nested)
         err = gmem_access_linear(t->v, tr->base, &old->selector, 2, PF_WRITE);
     if (err)
         return err;
-    now->cr3 = t->s.cr3 = t->s.cr0 & CR0_PG ? t->tss.cr3 : cr3;
+    now->cr3 = t->s.cr3 = now->cr0 & CR0_PG ? t->tss.cr3 : cr3;
     late = load_segments(t, e);
     if (late && !t->v->event.valid)
         return late;
     now->cr3 = cr3;
     now->seg[SOCLE_SEG_SS].attr = 0;
-    if (!nested)
-        err = set_type(t, old, old->attr & ~TYPE_BUSY);
-    if (!err && !back)
-        err = set_type(t, tr, tr->attr | TYPE_BUSY);
+    old->attr &= nested ? ~0u : ~TYPE_BUSY;
+    tr->attr |= TYPE_BUSY;
+    err = set_type(t, old);
     if (!err)
-        enter_task(t, nested ? RFLAGS_NT : 0);
+        err = set_type(t, tr);
+    if (!err)
+        enter_task(t, nested);
     return err ? err : late;
 }
-
 /* A second fault in the delivery of an exception makes #DF (vol. 3A, 6.15), or the machine's end.
  */
 enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source source)
@@ -161,7 +155,7 @@ enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source
     v->event.valid = false;
     err = switch_task(&t, selector, source, &e);
     if (err == -E_INVAL)
-        err = fault(&t, VEC_TS, selector);
+        err = fault(v, VEC_TS, selector);
     if (err && !v->event.valid) {
         v->event = e;
         return err == -E_AGAIN ? vcpu_exit(v, SOCLE_EXIT_FAULT) : VCPU_RESUME;

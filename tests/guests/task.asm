@@ -12,10 +12,8 @@ MAIN    equ 0x18
 OTHER   equ 0x20
 DOUBLE  equ 0x28
 FAULTY  equ 0x30
-TASK16  equ 0x38
-LDT     equ 0x40
-CODE16  equ 0x48
-GATE    equ 0x50
+LDT     equ 0x38
+GATE    equ 0x40
 STACK   equ 1024
 BAD     equ 0x7f8
 
@@ -81,9 +79,7 @@ compatibility:
         SET_BASE OTHER, tss_other
         SET_BASE DOUBLE, tss_double
         SET_BASE FAULTY, tss_faulty
-        SET_BASE TASK16, tss_16
         SET_BASE LDT, ldt
-        SET_BASE CODE16, task_16
         SET_GATE 10, invalid_tss
         lgdt    [gdt_32_pointer]
         lidt    [idt_32_pointer]
@@ -164,18 +160,7 @@ compatibility:
         jne     .not_4
         or      edi, 16
 .not_4:
-; 5: 16-bit
-        mov     dword [seen], 0
-        mov     ebp, 0xabcd1234
-        call    TASK16:0
-        WANT e, cmp ebp, 0xabcd1234
-        WANT e, cmp word [seen_16], 0x1357
-        call    main_state
-        cmp     dword [seen], 6
-        jne     .not_5
-        or      edi, 32
-.not_5:
-; 6: the timer's interrupt, by a task gate
+; 5: the timer's interrupt, by a task gate
         call    expect_nested
         mov     dword [tss_other + 0x20], timer_task
         mov     al, 0x30
@@ -192,9 +177,9 @@ compatibility:
         WANT ne, test dword [tss_main + 0x24], 0x200
         call    main_state
         cmp     dword [seen], 7
-        jne     .not_6
-        or      edi, 64
-.not_6:
+        jne     .not_5
+        or      edi, 32
+.not_5:
         mov     eax, cr0
         and     eax, 0x7fffffff
         mov     cr0, eax
@@ -305,11 +290,6 @@ invalid_tss:
 faulty_task:
         jmp     faulty_task
 
-bits 16
-task_16:
-        mov     [dword seen_16], ax
-        iret
-
 section .data
 align 8
 to_compatibility:
@@ -320,9 +300,7 @@ gdt_32: dq      0
         dq      0x00cf9b000000ffff
         dq      0x00cf93000000ffff
         times 4 dq 0x0000890000000067
-        dq      0x000081000000002b
         dq      0x000082000000000f
-        dq      0x00009b000000ffff
         dq      OTHER << 16 | 0x850000000000
 gdt_32_end:
 gdt_32_pointer:
@@ -351,15 +329,11 @@ tss_double:
         TSS_32  tables, double_task, double_stack, DATA
 tss_faulty:
         TSS_32  tables, faulty_task, double_stack, BAD
-tss_16:
-        dw      0, 0, 0, 0, 0, 0, 0, 0, 2, 0x1357, 0, 0, 0, 0, 0, 0, 0
-        dw      DATA, CODE16, DATA, DATA, 0
 saved_rsp: dq   0
 seen:   dd      0
 asked:  dd      0
 double_return: dd 0
 double_eip: dd  0
-seen_16: dd  0
 
 section .bss
 alignb 4096

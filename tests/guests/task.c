@@ -8,10 +8,9 @@ u32 run_tasks(void); /* a bit for each switch that was in order, in the order of
 
 void guest_main(void)
 {
-    static const char *const names[] = {"JMP and JMP back",     "CALL and IRET",
-                                        "INT by a task gate",   "double fault by a task gate",
-                                        "a selector's fault",   "CALL to a 16-bit TSS",
-                                        "interrupt by a task gate"};
+    static const char *const names[] = {"JMP and JMP back",   "CALL and IRET",
+                                        "INT by a task gate", "double fault by a task gate",
+                                        "a selector's fault", "interrupt by a task gate"};
     u32 done;
 
     pic_setup(1);

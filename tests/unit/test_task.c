@@ -32,7 +32,6 @@ static struct vcpu *const v = &model.v;
 static u64 old_cr3, new_cr3;
 static u32 loads, shutdowns;
 static struct socle_sregs loaded;
-static struct socle_debug debug;
 
 static void set_sregs(struct vcpu *w, const struct socle_sregs *s)
 {
@@ -41,18 +40,7 @@ static void set_sregs(struct vcpu *w, const struct socle_sregs *s)
     loads++;
 }
 
-static void get_debug(UNUSED struct vcpu *w, struct socle_debug *d)
-{
-    *d = debug;
-}
-
-static void set_debug(UNUSED struct vcpu *w, const struct socle_debug *d)
-{
-    debug = *d;
-}
-
-static const struct vendor_ops ops = {
-    .set_sregs = set_sregs, .get_debug = get_debug, .set_debug = set_debug};
+static const struct vendor_ops ops = {.set_sregs = set_sregs};
 const struct vendor_ops *vendor = &ops;
 
 enum vcpu_action vcpu_shutdown(UNUSED struct vcpu *w)
@@ -123,7 +111,6 @@ static void start(void)
     model_init(MODE_PAGED32);
     loads = shutdowns = 0;
     dr6 = 0;
-    debug = (struct socle_debug){.dr7 = 0x7ff};
     old_cr3 = v->sregs.cr3;
     map(GDT, PG_W);
     map(OLD_TSS, PG_W);
@@ -198,7 +185,6 @@ static void assert_new_loaded(u64 rflags, u32 esp)
     assert_int_equal(loaded.seg[SOCLE_SEG_TR].attr, 0x8b);
     assert_int_equal(loaded.cr3, new_cr3);
     assert_true(loaded.cr0 & CR0_TS);
-    assert_int_equal(debug.dr7, 0x7ff & ~0x155);
 }
 
 static void test_jmp(void **state)
@@ -405,6 +391,18 @@ static void test_faults_before_the_switch(void **state)
     assert_int_equal(go(TASK_JMP), VCPU_RESUME);
     assert_fault(VEC_TS, NEW);
     assert_true(!loads && !busy(NEW) && busy(OLD));
+
+    start();
+    *descriptor(NEW) = system_segment(0x81, NEW_TSS, 0x67);
+    assert_int_equal(go(TASK_JMP), VCPU_RESUME);
+    assert_fault(VEC_TS, NEW);
+    assert_int_equal(loads, 0);
+
+    start();
+    v->sregs.seg[SOCLE_SEG_TR].attr = 0x83;
+    assert_int_equal(go(TASK_JMP), VCPU_RESUME);
+    assert_fault(VEC_TS, NEW);
+    assert_int_equal(loads, 0);
 
     start();
     v->sregs.gdt_limit = NEW + 6;
