@@ -11,6 +11,10 @@
 #define RFLAGS_KNOWN 0x3d7fd5u /* but VM */
 #define TYPE_BUSY    2u
 
+/* In whose delivery #PF, and #TS, #NP, #SS and #GP, are double faults, or triple (#DF). */
+#define DOUBLES_WITH_PF (BIT(VEC_DF) | BIT(VEC_PF))
+#define DOUBLES         0x7d01u
+
 struct task {
     struct vcpu *v;
     struct socle_sregs s; /* the new task's */
@@ -41,7 +45,7 @@ static int load_segment(struct task *t, u32 i, u16 selector)
 
     if (selector > 3 && (selector | 7u) <= limit)
         err = gmem_access_linear(t->v, base + (selector & ~7u), &d, sizeof(d), 0);
-    if (err || (selector <= 3 && !exact))
+    if (err || (selector <= 3 && !exact && i != SOCLE_SEG_TR))
         return err;
     dpl = d >> 45 & 3;
     if (i >= SOCLE_SEG_LDTR || (d >> 40 & 0x1c) == 0x1c)
@@ -144,12 +148,13 @@ static int switch_task(struct task *t, u16 selector, enum task_source source, co
         enter_task(t, nested);
     return err ? err : late;
 }
-/* A second fault in the delivery of an exception makes #DF (vol. 3A, 6.15), or the machine's end.
- */
+
+/* A fault in the delivery of an exception may make #DF (vol. 3A, 6.15), or be the machine's end. */
 enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source source)
 {
     struct task t = {.v = v, .s = v->sregs};
     struct event e = v->event;
+    u32 doubles;
     int err;
 
     v->event.valid = false;
@@ -160,7 +165,8 @@ enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source
         v->event = e;
         return err == -E_AGAIN ? vcpu_exit(v, SOCLE_EXIT_FAULT) : VCPU_RESUME;
     }
-    if (err && e.valid && e.type == EVENT_EXCEPTION && e.vector >= VEC_DF)
+    doubles = v->event.vector == VEC_PF ? DOUBLES_WITH_PF : DOUBLES;
+    if (err && e.valid && e.type == EVENT_EXCEPTION && (doubles >> e.vector & 1))
         return e.vector == VEC_DF ? vcpu_shutdown(v) : vcpu_raise(v, VEC_DF, true, 0);
     if (!err && (t.tss.trap & 1)) {
         write_dr6(read_dr6() | BIT(15));
