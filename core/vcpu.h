@@ -8,6 +8,8 @@
 #include "core/sched.h"
 #include "core/vlapic.h"
 
+#define TLB_UNSEEN (~0ull) /* in tlb_seen: the next entry needs a new tag */
+
 /* Work to do before the next entry, one word, tested once. Set by any processor, atomically. */
 #define PENDING_EVENT    BIT(0) /* the local APIC has something new: INIT, SIPI, NMI, ExtINT */
 #define PENDING_RESCHED  BIT(1) /* the scheduler must decide anew */

@@ -222,6 +222,7 @@ static void svm_set_sregs(struct vcpu *v, const struct socle_sregs *s)
     c->gdtr.limit = s->gdt_limit & 0xffff;
     c->idtr.base = s->idt_base;
     c->idtr.limit = s->idt_limit & 0xffff;
+    v->tlb_seen = TLB_UNSEEN; /* an ASID's translations outlive the paging state */
     c->cr0 = s->cr0;
     c->cr2 = s->cr2;
     c->cr3 = s->cr3;

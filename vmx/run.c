@@ -323,6 +323,24 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
+/* Intel SDM vol. 3C, 26.4.2. What comes by a task gate and is no instruction's is in v->event. */
+static enum vcpu_action handle_task_switch(struct vcpu *v)
+{
+    u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI;
+    enum task_source source = q >> 30 & 3;
+
+    v->count[SOCLE_STAT_OTHER]++;
+    v->next_rip = v->rip;
+    if (!v->event.valid)
+        find_next_rip(v);
+    if (source == TASK_IRET)
+        vmwrite(VMCS_INTERRUPTIBILITY, state);
+    else if (v->event.valid && v->event.type == EVENT_NMI)
+        vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
+    vmx_get_sregs(v, &v->sregs);
+    return exit_task_switch(v, (u16)q, source);
+}
+
 /* The processor has ended it; others may have waited for that. */
 static enum vcpu_action handle_eoi(struct vcpu *v)
 {
@@ -373,6 +391,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_cr(v);
     case VMX_EXIT_EXCEPTION:
         return handle_exception(v);
+    case VMX_EXIT_TASK_SWITCH:
+        return handle_task_switch(v);
     case VMX_EXIT_XSETBV:
         v->count[SOCLE_STAT_OTHER]++;
         return skip(v, handle_xsetbv);

@@ -460,6 +460,7 @@ void vmx_set_cr0(struct vcpu *v, u64 cr0)
     set_efer(efer | ((cr0 & CR0_PG) && (efer & EFER_LME) ? EFER_LMA : 0));
     vmwrite(VMCS_GUEST_CR0, (cr0 & ~CR0_OWNED) | CR0_NE);
     vmwrite(VMCS_CR0_SHADOW, cr0);
+    v->tlb_seen = TLB_UNSEEN; /* a VPID's translations outlive the paging state */
     vmx_of(v)->pdptes_due = true;
 }
 

@@ -8,7 +8,7 @@ import machine
 import pytest
 
 # Runs to its own end and says "ok": it took all that it asked for, or was refused as it should be.
-GOOD = ["ud2", "triple", "hypercalls", "badmsr", "mmio", "portio", "badcr", "modes", "pic", "timer"]
+GOOD = ["ud2", "triple", "hypercalls", "badmsr", "mmio", "portio", "badcr", "modes", "task", "pic", "timer"]
 TWO_VCPUS = ["ipi", "selfmod"]
 NEVER_ENDS = ["spin"]
 ALL = GOOD + TWO_VCPUS + NEVER_ENDS

@@ -6,6 +6,7 @@
 // SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
+#include "core/exits.h"
 #include "core/gmem.h"
 #include "core/paging.h"
 
@@ -100,6 +101,20 @@ FAKE_EXIT(exit_xsetbv, UNUSED struct vcpu *w, UNUSED u8 cpl, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *w, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *w, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *w)
+
+static struct event switched_by;
+static u64 switched_from;
+static u32 switched_to, switch_source;
+
+enum vcpu_action exit_task_switch(struct vcpu *w, u16 selector, enum task_source source)
+{
+    switched_by = w->event;
+    w->event.valid = false;
+    switched_from = w->next_rip - w->rip;
+    switched_to = selector;
+    switch_source = source;
+    return VCPU_RESUME;
+}
 
 static int start(void **state)
 {
@@ -266,6 +281,46 @@ static void test_iret_that_faults(void **state)
     steps[0].qualification = BIT(12);
     play();
     assert_int_equal(steps[1].shadow, BLOCKED_BY_NMI);
+}
+
+static void nmi_blocked(struct vcpu *w)
+{
+    (void)w;
+    vmwrite(VMCS_INTERRUPTIBILITY, BLOCKED_BY_NMI);
+}
+
+/* An instruction's task switch ends behind it, an event's where the event came; and IRET lets NMIs
+ * in, while one that comes by a task gate blocks the next. */
+static void test_task_switches(void **state)
+{
+    static const struct {
+        u32 source;
+        u64 idt_info, length, shadow;
+        bool event;
+    } cases[] = {
+        {TASK_JMP, 0, LENGTH, BLOCKED_BY_NMI, false},
+        {TASK_IRET, 0, LENGTH, 0, false},
+        {TASK_GATE, INTR_INFO_VALID | EVENT_SOFT << 8 | 0x80, LENGTH, BLOCKED_BY_NMI, false},
+        {TASK_GATE, INTR_INFO_VALID | 6 << 8 | VEC_BP, LENGTH, BLOCKED_BY_NMI, false},
+        {TASK_GATE, EXC(VEC_DF) | HAS_ERROR, 0, BLOCKED_BY_NMI, true},
+        {TASK_GATE, IRQ(0x41), 0, BLOCKED_BY_NMI, true},
+        {TASK_GATE, NMI_INFO, 0, BLOCKED_BY_NMI, true},
+    };
+
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+        start(state);
+        steps[0].reason = VMX_EXIT_TASK_SWITCH;
+        steps[0].qualification = (u64)cases[i].source << 30 | 0x28;
+        steps[0].idt_info = cases[i].idt_info;
+        steps[0].hook = cases[i].idt_info == NMI_INFO ? NULL : nmi_blocked;
+        play();
+        assert_int_equal(switched_to, 0x28);
+        assert_int_equal(switch_source, cases[i].source);
+        assert_int_equal(switched_from, cases[i].length);
+        assert_int_equal(switched_by.valid, cases[i].event);
+        assert_int_equal(steps[1].shadow, cases[i].shadow);
+        assert_int_equal(steps[1].entry_info, 0);
+    }
 }
 
 static void single_step_behind_sti(struct vcpu *w)
@@ -562,6 +617,20 @@ static void test_flushes(void **state)
     assert_int_equal(steps[4].flushes, steps[0].flushes + 2);
 }
 
+/* The VPID's translations are of the old paging state. */
+static void test_new_paging_state_flushes(void **state)
+{
+    (void)state;
+    steps[0].reason = VMX_EXIT_CPUID;
+    steps[1].reason = VMX_EXIT_CR;
+    v->gpr[RAX] = CR0_PE | CR0_CD;
+    steps[2].reason = VMX_EXIT_CPUID;
+    play();
+    assert_int_equal(steps[1].flushes, steps[0].flushes);
+    assert_int_equal(steps[2].flushes, steps[1].flushes + 1);
+    assert_int_equal(steps[3].flushes, steps[2].flushes);
+}
+
 /* ---- dom0 and a guest ---- */
 
 static u32 handle;
@@ -643,6 +712,7 @@ int main(void)
         cmocka_unit_test_setup(test_requeue, start),
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
         cmocka_unit_test_setup(test_iret_that_faults, start),
+        cmocka_unit_test_setup(test_task_switches, start),
         cmocka_unit_test_setup(test_event_ends_shadow, start),
         cmocka_unit_test_setup(test_rip_wraps, start),
         cmocka_unit_test_setup(test_instructions_that_nobody_is_offered, start),
@@ -655,6 +725,7 @@ int main(void)
         cmocka_unit_test_setup(test_level_is_told, start),
         cmocka_unit_test_setup(test_tpr_is_watched_while_it_matters, start),
         cmocka_unit_test_setup(test_flushes, start),
+        cmocka_unit_test_setup(test_new_paging_state_flushes, start),
         cmocka_unit_test_setup(test_run_and_unknown_exit, start),
         cmocka_unit_test_setup(test_entry_that_fails, start),
         cmocka_unit_test_setup(test_user_mode_may_not_call, start),

@@ -7,6 +7,7 @@
 // SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
+#include "core/exits.h"
 #include "core/cpuid.h"
 #include "core/gmem.h"
 #include "core/log.h"
@@ -99,6 +100,8 @@ FAKE_EXIT(exit_cpuid, UNUSED struct vcpu *v, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *v, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *v, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *v)
+FAKE_EXIT(exit_task_switch, UNUSED struct vcpu *v, UNUSED u16 selector,
+          UNUSED enum task_source source)
 
 static int start(void **state)
 {
