@@ -24,6 +24,7 @@
 #define MSR_VMX_TRUE_ENTRY    0x490
 #define EPT_NEEDED            (BIT(6) | BIT(14) | BIT(16) | BIT(20) | BIT(25))
 #define EPT_1GIB              BIT(17)
+#define EPT_DIRTY             BIT(21)
 #define INVEPT_SINGLE_CONTEXT 1ull
 
 /* In TSC ticks: a loop of PAUSEs at most this far apart that goes on for so long gives way. */
@@ -31,6 +32,7 @@
 #define PAUSE_WINDOW 4096
 
 #define EPTP_WB_4_LEVELS 0x1eull
+#define EPTP_DIRTY       BIT(6)
 #define HOST_CS          0x08
 #define HOST_SS          0x10
 #define HOST_TR          0x20
@@ -165,7 +167,7 @@ static struct vmx_features choose_features(void)
                        PROC_TPR_SHADOW & wanted),
         .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
                         PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
-                            ((PROC2_VPID | PROC2_PAUSE_LOOP) & wanted)),
+                            ((PROC2_VPID | PROC2_PAUSE_LOOP | PROC2_LOG) & wanted)),
         .exit = choose(MSR_VMX_TRUE_EXIT,
                        EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTERRUPT | EXIT_SAVE_PAT |
                            EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
@@ -180,6 +182,8 @@ static struct vmx_features choose_features(void)
         f.apic = PROC2_APIC;
     if (!f.apic)
         f.pin &= ~(u32)PIN_POSTED_INTERRUPTS;
+    if (!(rdmsr(MSR_VMX_EPT_VPID) & EPT_DIRTY))
+        f.proc2 &= ~(u32)PROC2_LOG;
     return f;
 }
 
@@ -211,6 +215,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
         return -E_NOMEM;
     if (cpu->id == 0) {
         vmx_features = f;
+        npt_format_ept.log = f.proc2 & PROC2_LOG ? NPT_EPT_DIRTY : 0;
         init_permission_maps();
     }
     if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
@@ -224,12 +229,13 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+    fmt_print(text, size, "ept%s%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
               vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
               vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
               vmx_features.apic ? " apicv" : "",
               vmx_features.pin & PIN_POSTED_INTERRUPTS ? " posted-interrupts" : "",
-              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "");
+              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "",
+              vmx_features.proc2 & PROC2_LOG ? " pml" : "");
 }
 
 /* ---- the current VMCS ---- */
@@ -298,7 +304,16 @@ static void zero_all(void)
 
 static u32 proc2_of(const struct vcpu *v)
 {
-    return vmx_features.proc2 & (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)PROC2_WBINVD : ~0u);
+    return vmx_features.proc2 &
+           (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)(PROC2_WBINVD | PROC2_LOG) : ~0u);
+}
+
+/* Without the flag, hardware takes clean leaves for any others, and logs nothing. It also makes a
+ * write of each step through the guest's page tables, so guests that are not logged do without. */
+static u64 eptp_of(const struct vcpu *v)
+{
+    return virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS |
+           (v->domain->npt.logged ? EPTP_DIRTY : 0);
 }
 
 static void init_controls(const struct vcpu *v)
@@ -317,7 +332,7 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_A, image_to_phys(io_bitmap));
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
-    vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
+    vmwrite(VMCS_EPTP, eptp_of(v));
     zero_all();
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
@@ -340,6 +355,10 @@ static void init_optional_controls(const struct vcpu *v)
     }
     for (u32 i = 0; vmx_features.apic && i < 4; i++)
         vmwrite(VMCS_EOI_EXITS + 2 * i, 0);
+    if (v->dirty_log) {
+        vmwrite(VMCS_LOG, virt_to_phys(v->dirty_log));
+        vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+    }
     if (vmx_features.pin & PIN_POSTED_INTERRUPTS) {
         vmwrite(VMCS_POSTED_DESCRIPTOR, virt_to_phys(v->lapic.pir));
         vmwrite(VMCS_POSTED_VECTOR, APIC_VECTOR_POSTED);
@@ -681,13 +700,14 @@ static void vmx_save(struct vcpu *v)
 }
 
 /* Translations through the domain's tables, whatever VPID made them (Intel SDM vol. 3C, 29.4.3.1).
- */
+ * The domain's logging begins with a flush. */
 void vmx_flush(const struct vcpu *v)
 {
     struct {
         u64 eptp, reserved;
-    } descriptor = {virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS, 0};
+    } descriptor = {eptp_of(v), 0};
 
+    vmwrite(VMCS_EPTP, descriptor.eptp);
     __asm__ volatile("invept %0, %1"
                      :
                      : "m"(descriptor), "r"(INVEPT_SINGLE_CONTEXT)
