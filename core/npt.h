@@ -28,16 +28,16 @@
 #define NPT_MAP_DEVICE 0x100
 
 /* Bits of an entry. Bit 7 marks a leaf above level 0, bits 12-51 are the frame, in both formats.
- * Accessed and dirty bits are set from the start, so hardware writes no entry but one: where it logs
- * writes, it sets the dirty bit of a 4 KiB leaf that npt_protect() has cleared. A store that this
- * bit is lost to does no harm, for the write has been logged; and hardware sets it in no entry that
- * is not present any more. */
+ * Accessed and dirty bits are set from the start, so hardware writes no entry but one: where it
+ * logs writes, it sets the dirty bit of a 4 KiB leaf that npt_protect() has cleared. A store that
+ * this bit is lost to does no harm, for the write has been logged; and hardware sets it in no entry
+ * that is not present any more. */
 struct npt_format {
     u64 present; /* hardware uses the entry if any of these is set */
     u64 table;   /* an entry that points to a table: all rights */
     u64 leaf;    /* each present leaf has these */
     u64 write;
-    u64 log; /* the dirty bit, where hardware logs the writes that set it; else 0 */
+    u64 log;      /* the dirty bit, where hardware logs the writes that set it; else 0 */
     u64 exec_on;  /* set in executable leaves */
     u64 exec_off; /* set in the others */
     u64 ram;      /* memory types */
@@ -117,6 +117,6 @@ bool npt_lookup(const struct npt *npt, gpa_t gpa, struct npt_leaf *out);
 int npt_destroy_piece(struct npt *npt);
 
 /* Elsewhere, and by tests: returns when no processor uses a translation or a table of npt that was
- * cleared before the call, and lookups that began before it are over. Called with npt->lock held:
- * it must not wait for a processor that merely spins for that lock. */
+ * cleared before the call, and lookups that began before it are over. Called with npt->lock held or
+ * without: it must not wait for a processor that merely spins for that lock. */
 void npt_flush(struct npt *npt);
