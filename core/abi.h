@@ -183,17 +183,17 @@ enum socle_exit {
     SOCLE_EXIT_IO,    /* io; IN: data[] is taken at the next RUN */
     SOCLE_EXIT_MMIO,  /* mmio; a read takes data[] at the next RUN */
     SOCLE_EXIT_FAULT, /* fault: nothing is mapped at gpa, or not for that access: MAP, then RUN */
-    SOCLE_EXIT_MSR_READ,   /* msr; value and msr.error are taken at the next RUN */
-    SOCLE_EXIT_MSR_WRITE,  /* msr; msr.error is taken at the next RUN */
-    SOCLE_EXIT_EXTINT,     /* give the PIC's vector in extint_vector, or -1, at the next RUN */
-    SOCLE_EXIT_HLT,        /* only without a local APIC in Socle */
-    SOCLE_EXIT_SHUTDOWN,   /* triple fault */
-    SOCLE_EXIT_EMULATION,  /* insn: an instruction on MMIO that Socle does not emulate */
-    SOCLE_EXIT_FAILED,     /* failed: the processor refused the vCPU's state, or an exit unknown to
-                              Socle */
-    SOCLE_EXIT_DEBUG,      /* debug: #DB or #BP that the debugger asked for */
-    SOCLE_EXIT_DIRTY_FULL, /* take DIRTY_LOG until it is empty, then RUN */
-    SOCLE_EXIT_IRQ_WINDOW  /* only without a local APIC in Socle */
+    SOCLE_EXIT_MSR_READ,  /* msr; value and msr.error are taken at the next RUN */
+    SOCLE_EXIT_MSR_WRITE, /* msr; msr.error is taken at the next RUN */
+    SOCLE_EXIT_EXTINT,    /* give the PIC's vector in extint_vector, or -1, at the next RUN */
+    SOCLE_EXIT_HLT,       /* only without a local APIC in Socle */
+    SOCLE_EXIT_SHUTDOWN,  /* triple fault */
+    SOCLE_EXIT_EMULATION, /* insn: an instruction on MMIO that Socle does not emulate */
+    SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to
+                             Socle */
+    SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
+    SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
+    SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
 };
 
 struct socle_segment {

@@ -250,7 +250,7 @@ static enum vcpu_action handle_log_full(struct vcpu *v)
     v->count[SOCLE_STAT_OTHER]++;
     block_nmi_again(v, vmread(VMCS_QUALIFICATION));
     vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
-    return vcpu_exit(v, SOCLE_EXIT_DIRTY_FULL);
+    return vcpu_exit(v, SOCLE_EXIT_DIRTY);
 }
 
 static enum vcpu_action handle_ept_violation(struct vcpu *v)

@@ -595,7 +595,7 @@ static void test_log_of_writes(void **state)
     domain_put(d);
 
     play_guest(VMX_EXIT_LOG_FULL, fill_log);
-    assert_int_equal(fake_page(g)->exit, SOCLE_EXIT_DIRTY_FULL);
+    assert_int_equal(fake_page(g)->exit, SOCLE_EXIT_DIRTY);
     assert_true(*fake_vmcs(g, VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI);
     assert_int_equal(take_dirty(domain), SOCLE_DIRTY_MAX);
     for (u64 i = 0; i < 512; i++)
