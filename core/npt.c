@@ -398,7 +398,6 @@ static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct 
     while (*pos < end) {
         struct spot at = walk(npt, *pos, !protect && covers(*pos, end, 1) ? 1 : 0);
         u64 next = MIN((*pos | (span(at.level) - 1)) + 1, end);
-        u64 take = f->log && at.level == 0 ? f->log : f->write;
 
         /* One entry adds a table of leaves and those above it, at most. */
         if (budget <= 0 || batch->n + TOP > BATCH)
@@ -420,7 +419,7 @@ static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct 
                 return -E_NOMEM;
         }
         if (protect) {
-            store(at.slot, at.entry & ~take);
+            store(at.slot, at.entry & ~(f->log && !at.level ? f->log : f->write));
             npt->logged |= f->log != 0;
             batch->flush = true;
         } else {

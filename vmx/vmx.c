@@ -308,14 +308,6 @@ static u32 proc2_of(const struct vcpu *v)
            (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)(PROC2_WBINVD | PROC2_LOG) : ~0u);
 }
 
-/* Without the flag, hardware takes clean leaves for any others, and logs nothing. It also makes a
- * write of each step through the guest's page tables, so guests that are not logged do without. */
-static u64 eptp_of(const struct vcpu *v)
-{
-    return virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS |
-           (v->domain->npt.logged ? EPTP_DIRTY : 0);
-}
-
 static void init_controls(const struct vcpu *v)
 {
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
@@ -332,7 +324,6 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_A, image_to_phys(io_bitmap));
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
-    vmwrite(VMCS_EPTP, eptp_of(v));
     zero_all();
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
@@ -700,12 +691,15 @@ static void vmx_save(struct vcpu *v)
 }
 
 /* Translations through the domain's tables, whatever VPID made them (Intel SDM vol. 3C, 29.4.3.1).
- * The domain's logging begins with a flush. */
+ * A vCPU's first entry comes with a flush, and so does the begin of logging. Without EPTP_DIRTY
+ * hardware takes clean leaves for any others, and logs nothing; but it also makes a write of each
+ * step through the guest's page tables, so guests that are not logged do without. */
 void vmx_flush(const struct vcpu *v)
 {
+    u64 flags = EPTP_WB_4_LEVELS | (v->domain->npt.logged ? EPTP_DIRTY : 0);
     struct {
         u64 eptp, reserved;
-    } descriptor = {eptp_of(v), 0};
+    } descriptor = {virt_to_phys(v->domain->npt.root) | flags, 0};
 
     vmwrite(VMCS_EPTP, descriptor.eptp);
     __asm__ volatile("invept %0, %1"
