@@ -53,8 +53,8 @@ enum socle_hypercall {
     SOCLE_HC_MAP,
     /* (domain, gfn, pages): when it returns 0, no processor can reach the old pages any more */
     SOCLE_HC_UNMAP,
-    /* (domain, gfn, at most SOCLE_MAP_MAX_PAGES): takes write access away, for dirty logging and
-     * copy on write; flushed as UNMAP */
+    /* (domain, gfn, at most SOCLE_MAP_MAX_PAGES): for dirty logging: the next write to each page is
+     * a fault, or is in DIRTY_LOG, which is so only with the feature "pml"; flushed as UNMAP */
     SOCLE_HC_PROTECT,
     /* (domain, APIC id, gpa of its page, event port): the vCPU's handle; it lives as long as its
        domain */
@@ -77,6 +77,10 @@ enum socle_hypercall {
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
     SOCLE_HC_DOORBELL_REMOVE,
+    /* (domain, gpa): takes from the log of writes to what PROTECT was called for; the number of
+     * gfns, u64 each, that it now holds. All writes from before the call are in the log.
+     * SOCLE_DIRTY_MAX: there may be more */
+    SOCLE_HC_DIRTY_LOG,
     SOCLE_HC_END
 };
 
@@ -121,6 +125,8 @@ struct socle_log_chunk {
 #define SOCLE_MAP_ROM       0x4 /* without WRITE: a write is an MMIO exit, not a page fault exit */
 #define SOCLE_MAP_MMIO      0x8 /* no memory there: accesses are MMIO exits; mfn is ignored */
 #define SOCLE_MAP_MAX_PAGES 0x40000ul /* 1 GiB a call */
+
+#define SOCLE_DIRTY_MAX 512
 
 struct socle_domain_info {
     u32 id;
@@ -187,6 +193,7 @@ enum socle_exit {
     SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to
                              Socle */
     SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
+    SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
     SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
 };
 

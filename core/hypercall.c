@@ -169,6 +169,35 @@ static s64 take_extent(struct domain *d, take_fn take, u64 gfn, u64 pages)
     return err;
 }
 
+static u32 take_log(u64 *log, u64 *gfns, u32 n)
+{
+    for (u32 i = 0; log && i < SOCLE_DIRTY_MAX && n < SOCLE_DIRTY_MAX; i++) {
+        u64 gpa = __atomic_load_n(&log[i], __ATOMIC_RELAXED);
+
+        if (gpa != DIRTY_NONE)
+            gpa = __atomic_exchange_n(&log[i], DIRTY_NONE, __ATOMIC_RELAXED);
+        if (gpa != DIRTY_NONE)
+            gfns[n++] = gpa >> PAGE_SHIFT;
+    }
+    return n;
+}
+
+/* The flush makes the processors leave the guest, with all that they have logged. */
+static s64 take_logs(struct domain *d, u64 gpa)
+{
+    u32 vcpus = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE), n = 0;
+    u64 *gfns = this_cpu()->buffer;
+    int err = check_page(gpa);
+
+    if (err || !d->npt.logged)
+        return err;
+    npt_flush(&d->npt);
+    for (u32 i = 0; i < vcpus; i++)
+        n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    phys_write(gpa, gfns, n * sizeof(*gfns));
+    return n;
+}
+
 /* ---- vCPUs ---- */
 
 /* With v's state lock. If d is to wait for v, waiting_on is set, and the lock is kept until v runs:
@@ -313,6 +342,8 @@ static s64 call_on_domain(u64 nr, struct domain *d, const struct args *x)
         return send_msi(d, x->b, x->c);
     case SOCLE_HC_DOORBELL_ADD:
         return doorbell_add(d, x->b, x->c, x->d);
+    case SOCLE_HC_DIRTY_LOG:
+        return take_logs(d, x->b);
     default:
         return doorbell_remove(d, x->b, x->c, x->d);
     }
@@ -350,7 +381,7 @@ static s64 call(u64 nr, const struct args *x)
         return vcpu_call(nr, x);
     case SOCLE_HC_DOMAIN_SET:
     case SOCLE_HC_MAP ... SOCLE_HC_VCPU_CREATE:
-    case SOCLE_HC_MSI ... SOCLE_HC_DOORBELL_REMOVE:
+    case SOCLE_HC_MSI ... SOCLE_HC_DIRTY_LOG:
         return domain_call(nr, x);
     default:
         return -E_NOSYS;

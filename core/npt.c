@@ -77,6 +77,11 @@ static bool can_exec(const struct npt_format *f, u64 entry)
     return (entry & (f->exec_on | f->exec_off)) == f->exec_on;
 }
 
+static bool may_write(const struct npt_format *f, u64 entry)
+{
+    return !(~entry & (f->write | f->log));
+}
+
 /* Where a walk ended. The entry is as the walk saw it: it is not read again, since for a lock-free
  * lookup a leaf may have become a table meanwhile. */
 struct spot {
@@ -270,7 +275,7 @@ static int take_frames(struct npt *npt, const struct run *run)
  * harm, a fault on it makes them look again. */
 static bool only_gains(const struct npt_format *f, u64 old, u64 new)
 {
-    u64 rights = f->write | f->exec_on | f->exec_off | f->rom;
+    u64 rights = f->write | f->log | f->exec_on | f->exec_off | f->rom;
 
     return (old & f->present) && !((old ^ new) & ~rights) &&
            (!(old & f->write) || (new & f->write)) && (!can_exec(f, old) || can_exec(f, new));
@@ -385,7 +390,7 @@ static void prune(struct npt *npt, u64 gfn, int level, struct batch *batch)
     }
 }
 
-/* Clears [*pos, end), or its leaves' write bits, and moves *pos along. */
+/* Clears [*pos, end), or what its leaves need for a write, and moves *pos along. */
 static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct batch *batch)
 {
     const struct npt_format *f = npt->format;
@@ -398,7 +403,7 @@ static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct 
         /* One entry adds a table of leaves and those above it, at most. */
         if (budget <= 0 || batch->n + TOP > BATCH)
             return -E_AGAIN;
-        if (protect ? !(at.entry & f->present) || !(at.entry & f->write) : !at.entry) {
+        if (protect ? !(at.entry & f->present) || !may_write(f, at.entry) : !at.entry) {
             budget--;
             *pos = next;
             continue;
@@ -415,7 +420,8 @@ static int clear_range(struct npt *npt, u64 *pos, u64 end, bool protect, struct 
                 return -E_NOMEM;
         }
         if (protect) {
-            store(at.slot, at.entry & ~f->write);
+            store(at.slot, at.entry & ~(f->log && !at.level ? f->log : f->write));
+            npt->logged |= f->log != 0;
             batch->flush = true;
         } else {
             clear_slot(npt, at.slot, at.level, batch);
@@ -502,7 +508,7 @@ bool npt_lookup(const struct npt *npt, gpa_t gpa, struct npt_leaf *out)
     if (!(at.entry & f->present))
         return out->mmio;
     out->present = true;
-    out->write = at.entry & f->write;
+    out->write = may_write(f, at.entry);
     out->exec = can_exec(f, at.entry);
     out->rom = at.entry & f->rom;
     out->mfn = mfn_of(at.entry) + gfn % span(at.level);

@@ -28,12 +28,16 @@
 #define NPT_MAP_DEVICE 0x100
 
 /* Bits of an entry. Bit 7 marks a leaf above level 0, bits 12-51 are the frame, in both formats.
- * Accessed and dirty bits are set from the start, so hardware never writes an entry. */
+ * Accessed and dirty bits are set from the start, so hardware writes no entry but one: where it
+ * logs writes, it sets the dirty bit of a 4 KiB leaf that npt_protect() has cleared. A store that
+ * this bit is lost to does no harm, for the write has been logged; and hardware sets it in no entry
+ * that is not present any more. */
 struct npt_format {
     u64 present; /* hardware uses the entry if any of these is set */
     u64 table;   /* an entry that points to a table: all rights */
     u64 leaf;    /* each present leaf has these */
     u64 write;
+    u64 log;      /* the dirty bit, where hardware logs the writes that set it; else 0 */
     u64 exec_on;  /* set in executable leaves */
     u64 exec_off; /* set in the others */
     u64 ram;      /* memory types */
@@ -53,6 +57,7 @@ struct npt_format {
     }
 /* Intel SDM vol. 3C, 29.3.2: read, write, execute in bits 0-2, memory type in 3-5 (6 WB, 0 UC), A
  * 8, D 9. */
+#define NPT_EPT_DIRTY BIT(9)
 #define NPT_FORMAT_EPT                                                                     \
     {                                                                                      \
         .present = 7, .table = 0x107, .leaf = 0x301, .write = BIT(1), .exec_on = BIT(2),   \
@@ -65,6 +70,7 @@ struct npt {
     struct charge *charge; /* pays for the tables */
     u64 mapped_pages;      /* present, in 4 KiB pages; written under the lock */
     bool lends;            /* a guest's: maps dom0's frames, counted. Else dom0's own map */
+    bool logged;           /* leaves may be clean: processors must log, from the next flush on */
     struct spinlock lock;
 };
 
@@ -73,7 +79,7 @@ struct npt_leaf {
     u64 mfn;   /* of the 4 KiB page that was asked for */
     u8 level;
     bool present;
-    bool write; /* write, exec, rom: only when present */
+    bool write; /* write, exec, rom: only when present; not where hardware would log the write */
     bool exec;
     bool rom;
     bool mmio; /* marked as MMIO; not present */
@@ -98,7 +104,8 @@ int npt_map(struct npt *npt, u64 gfn, u64 mfn, u64 pages, u32 flags, u64 *done);
  * again; in dom0's: -E_NOMEM. */
 int npt_unmap(struct npt *npt, u64 gfn, u64 pages, u64 *done);
 
-/* Takes write access away and flushes; want of memory as above. */
+/* From when it returns, a first write to each page faults, or hardware logs it (npt_format.log; not
+ * to large leaves, since it would log one of their pages). Flushes; want of memory as above. */
 int npt_protect(struct npt *npt, u64 gfn, u64 pages, u64 *done);
 
 /* What is at gpa; false (and *out all zero but entry and level) if there is neither memory nor an
@@ -110,6 +117,6 @@ bool npt_lookup(const struct npt *npt, gpa_t gpa, struct npt_leaf *out);
 int npt_destroy_piece(struct npt *npt);
 
 /* Elsewhere, and by tests: returns when no processor uses a translation or a table of npt that was
- * cleared before the call, and lookups that began before it are over. Called with npt->lock held:
- * it must not wait for a processor that merely spins for that lock. */
+ * cleared before the call, and lookups that began before it are over. Called with npt->lock held or
+ * without: it must not wait for a processor that merely spins for that lock. */
 void npt_flush(struct npt *npt);

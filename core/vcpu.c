@@ -81,6 +81,12 @@ static int allocate_parts(struct vcpu *v)
     v->lapic.reg = pool_alloc(charge);
     if (!v->xsave_area || !v->cpuid || !v->lapic.reg)
         return -E_NOMEM;
+    if (v->domain->npt.lends && vendor->npt_format->log) {
+        v->dirty_log = pool_alloc(charge);
+        if (!v->dirty_log)
+            return -E_NOMEM;
+        memset(v->dirty_log, 0xff, PAGE_SIZE); /* DIRTY_NONE */
+    }
     return vendor->vcpu_init(v);
 }
 
@@ -92,6 +98,7 @@ static void free_parts(struct vcpu *v)
     pool_free(v->xsave_area, charge);
     pool_free(v->cpuid, charge);
     pool_free(v->lapic.reg, charge);
+    pool_free(v->dirty_log, charge);
     pool_free(v, charge);
 }
 

@@ -86,6 +86,9 @@ struct replay {
     struct mmio_access write[REPLAY_MAX];
 };
 
+/* A free entry of the log of writes. The processor that runs the vCPU fills them as it likes. */
+#define DIRTY_NONE (~0ull)
+
 struct vcpu {
     u64 gpr[16]; /* hardware order; first, for the entry code */
     u64 rip;
@@ -132,6 +135,7 @@ struct vcpu {
     u64 xcr0;
     u64 dr[4];
     void *xsave_area; /* a pool page */
+    u64 *dirty_log;   /* a pool page, NULL where there is none: SOCLE_DIRTY_MAX addresses */
     u64 tsc_aux;
 
     struct socle_sregs sregs; /* filled by the vendor part for the emulator */

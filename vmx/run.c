@@ -235,12 +235,27 @@ static enum vcpu_action handle_io(struct vcpu *v)
     return exit_io(v, (u16)(q >> 16), IO_SIZE(q), q & IO_IN);
 }
 
+/* NMIs were unblocked by an IRET that has not come to its end (Intel SDM vol. 3C, 28.2.3). */
+static void block_nmi_again(const struct vcpu *v, u64 q)
+{
+    if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid)
+        vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
+}
+
+/* Dom0 empties the log before it runs the vCPU again. */
+static enum vcpu_action handle_log_full(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_OTHER]++;
+    block_nmi_again(v, vmread(VMCS_QUALIFICATION));
+    vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+    return vcpu_exit(v, SOCLE_EXIT_DIRTY);
+}
+
 static enum vcpu_action handle_ept_violation(struct vcpu *v)
 {
     u64 q = vmread(VMCS_QUALIFICATION);
 
-    if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid) /* by the IRET that faulted */
-        vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
+    block_nmi_again(v, q);
     vmx_get_sregs(v, &v->sregs);
     return exit_npf(v, vmread(VMCS_GUEST_PHYSICAL), q & EPT_WRITE, q & EPT_FETCH);
 }
@@ -372,6 +387,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_io(v);
     case VMX_EXIT_EPT_VIOLATION:
         return handle_ept_violation(v);
+    case VMX_EXIT_LOG_FULL:
+        return handle_log_full(v);
     case VMX_EXIT_INTERRUPT:
         return handle_interrupt(v);
     case VMX_EXIT_PREEMPTION_TIMER:

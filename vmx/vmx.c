@@ -26,6 +26,7 @@
 #define MSR_VMX_TRUE_ENTRY    0x490
 #define EPT_NEEDED            (BIT(6) | BIT(14) | BIT(16) | BIT(20) | BIT(25))
 #define EPT_1GIB              BIT(17)
+#define EPT_DIRTY             BIT(21)
 #define INVEPT_SINGLE_CONTEXT 1ull
 
 /* In TSC ticks: a loop of PAUSEs at most this far apart that goes on for so long gives way. */
@@ -33,6 +34,7 @@
 #define PAUSE_WINDOW 4096
 
 #define EPTP_WB_4_LEVELS 0x1eull
+#define EPTP_DIRTY       BIT(6)
 #define HOST_CS          0x08
 #define HOST_SS          0x10
 #define HOST_TR          0x20
@@ -179,7 +181,7 @@ static struct vmx_features choose_features(void)
                        PROC_TPR_SHADOW & wanted),
         .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
                         PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
-                            ((PROC2_VPID | PROC2_PAUSE_LOOP) & wanted)),
+                            ((PROC2_VPID | PROC2_PAUSE_LOOP | PROC2_LOG) & wanted)),
         .exit = choose(MSR_VMX_TRUE_EXIT,
                        EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTERRUPT | EXIT_SAVE_PAT |
                            EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
@@ -192,6 +194,8 @@ static struct vmx_features choose_features(void)
         f.proc &= ~(u32)(PROC_CR8_LOAD | PROC_CR8_STORE);
     if ((f.proc & PROC_TPR_SHADOW) && allows(MSR_VMX_PROC2, PROC2_APIC))
         f.apic = PROC2_APIC;
+    if (!(rdmsr(MSR_VMX_EPT_VPID) & EPT_DIRTY))
+        f.proc2 &= ~(u32)PROC2_LOG;
     return f;
 }
 
@@ -223,6 +227,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
         return -E_NOMEM;
     if (cpu->id == 0) {
         vmx_features = f;
+        npt_format_ept.log = f.proc2 & PROC2_LOG ? NPT_EPT_DIRTY : 0;
         init_permission_maps();
         irq_entries_are_timed = f.pin & PIN_PREEMPTION_TIMER;
     }
@@ -239,11 +244,12 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
               vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
               vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
               vmx_features.apic ? " apicv" : "",
-              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "");
+              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "",
+              vmx_features.proc2 & PROC2_LOG ? " pml" : "");
 }
 
 /* ---- the current VMCS ---- */
@@ -307,7 +313,8 @@ static void zero_all(void)
 
 static u32 proc2_of(const struct vcpu *v)
 {
-    return vmx_features.proc2 & (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)PROC2_WBINVD : ~0u);
+    return vmx_features.proc2 &
+           (domain_has(v->domain, DOMAIN_DEVICES) ? ~(u32)(PROC2_WBINVD | PROC2_LOG) : ~0u);
 }
 
 static void init_controls(const struct vcpu *v)
@@ -349,6 +356,10 @@ static void init_optional_controls(const struct vcpu *v)
     }
     for (u32 i = 0; vmx_features.apic && i < 4; i++)
         vmwrite(VMCS_EOI_EXITS + 2 * i, 0);
+    if (v->dirty_log) {
+        vmwrite(VMCS_LOG, virt_to_phys(v->dirty_log));
+        vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+    }
 }
 
 static void init_host_state(void)
@@ -687,13 +698,17 @@ static void vmx_save(struct vcpu *v)
 }
 
 /* Translations through the domain's tables, whatever VPID made them (Intel SDM vol. 3C, 29.4.3.1).
- */
+ * A vCPU's first entry comes with a flush, and so does the begin of logging. Without EPTP_DIRTY
+ * hardware takes clean leaves for any others, and logs nothing; but it also makes a write of each
+ * step through the guest's page tables, so guests that are not logged do without. */
 void vmx_flush(const struct vcpu *v)
 {
+    u64 flags = EPTP_WB_4_LEVELS | (v->domain->npt.logged ? EPTP_DIRTY : 0);
     struct {
         u64 eptp, reserved;
-    } descriptor = {virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS, 0};
+    } descriptor = {virt_to_phys(v->domain->npt.root) | flags, 0};
 
+    vmwrite(VMCS_EPTP, descriptor.eptp);
     __asm__ volatile("invept %0, %1"
                      :
                      : "m"(descriptor), "r"(INVEPT_SINGLE_CONTEXT)

@@ -237,6 +237,9 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 		return exit_emulation(vcpu);
 	case SOCLE_EXIT_FAILED:
 		return exit_failed(vcpu);
+	case SOCLE_EXIT_DIRTY:
+		sk_memory_take_log(vcpu->vm);
+		return RESUME;
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);
 	default:

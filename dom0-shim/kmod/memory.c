@@ -254,6 +254,26 @@ int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_reg
 
 /* ---- KVM_GET_DIRTY_LOG ------------------------------------------------------------------------ */
 
+/* Under mmu_lock from Socle to the bitmaps, so that nobody misses what another has just taken. The slot may have
+ * changed since the write: then nobody asks for the page, or it is marked in vain.
+ */
+void sk_memory_take_log(struct sk_vm *vm)
+{
+	long n, i;
+
+	spin_lock(&vm->mmu_lock);
+	do {
+		n = hc2(SOCLE_HC_DIRTY_LOG, vm->domain, virt_to_phys(vm->log));
+		for (i = 0; i < n; i++) {
+			struct sk_slot *slot = slot_find(vm, vm->log[i]);
+
+			if (slot && slot->dirty)
+				set_bit(vm->log[i] - slot->gfn, slot->dirty);
+		}
+	} while (n == SOCLE_DIRTY_MAX);
+	spin_unlock(&vm->mmu_lock);
+}
+
 /* Moves the slot's bits to copy. A write between the exchange and PROTECT is not lost: its page is in copy,
  * and the caller reads the page after that.
  */
@@ -262,6 +282,7 @@ static void dirty_log_take(struct sk_vm *vm, struct sk_slot *slot, unsigned long
 	u64 words = BITS_TO_LONGS(slot->pages);
 	u64 i, first = words, last = 0;
 
+	sk_memory_take_log(vm);
 	for (i = 0; i < words; i++) {
 		copy[i] = READ_ONCE(slot->dirty[i]) ? xchg(&slot->dirty[i], 0) : 0;
 		if (!copy[i])
@@ -415,11 +436,12 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 	mask = ~(pages - 1);
 	if (sk_small_exec && pages > 1)
 		flags &= ~(u64)SOCLE_MAP_EXEC; /* until there is a fetch */
-	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
-		set_bit(f->gfn - f->slot_gfn, slot_find(vm, f->gfn)->dirty);
 	r = hc_map(vm->domain, f->gfn & mask, pfn & mask, pages, flags);
 	if (r == -ENOMEM && pages > 1)
 		r = hc_map(vm->domain, f->gfn, pfn, 1, flags);
+	/* Not before it is mapped: GET_DIRTY_LOG may take the bit at any time, and protects the page then. */
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
+		set_bit(f->gfn - f->slot_gfn, slot_find(vm, f->gfn)->dirty);
 out:
 	spin_unlock(&vm->mmu_lock);
 	return r;
@@ -570,11 +592,19 @@ static const struct mmu_notifier_ops notifier_ops = {
 
 int sk_memory_init(struct sk_vm *vm)
 {
+	int r;
+
 	mutex_init(&vm->slots_lock);
 	spin_lock_init(&vm->mmu_lock);
 	vm->mm = current->mm;
 	vm->notifier.ops = &notifier_ops;
-	return mmu_notifier_register(&vm->notifier, vm->mm);
+	vm->log = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vm->log)
+		return -ENOMEM;
+	r = mmu_notifier_register(&vm->notifier, vm->mm);
+	if (r)
+		free_page((unsigned long)vm->log);
+	return r;
 }
 
 void sk_memory_destroy(struct sk_vm *vm)
@@ -585,4 +615,5 @@ void sk_memory_destroy(struct sk_vm *vm)
 	for (i = 0; i < vm->slot_count; i++)
 		slot_free(vm->slots[i]);
 	vm->slot_count = 0;
+	free_page((unsigned long)vm->log);
 }

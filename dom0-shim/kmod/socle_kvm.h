@@ -72,6 +72,8 @@ int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user);
 /* Maps what the guest touched; 0, -EAGAIN (try again), or an error for KVM_RUN's caller. */
 extern bool sk_small_exec; /* Socle maps code by 4 KiB pages only (CVE-2018-12207) */
 int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code);
+/* Marks what Socle has logged as dirty. */
+void sk_memory_take_log(struct sk_vm *vm);
 
 /* ---- irq.c: GSI routing ----------------------------------------------------------------------- */
 struct sk_routes;
@@ -180,6 +182,7 @@ struct sk_vm {
 	unsigned long notifier_count;
 	unsigned long notifier_start, notifier_end;
 	bool mm_gone;
+	u64 *log; /* SOCLE_DIRTY_MAX page numbers; under mmu_lock */
 
 	bool irqchip; /* set once, under lock */
 	struct sk_pic pic;

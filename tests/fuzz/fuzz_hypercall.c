@@ -58,6 +58,7 @@ static const u8 kinds[][5] = {
     {DOMAIN, MSI, DATA},              /* MSI */
     {DOMAIN, SMALL, BELL, SMALL},     /* DOORBELL_ADD */
     {DOMAIN, SMALL, BELL, SMALL},     /* DOORBELL_REMOVE */
+    {DOMAIN, GPA},                    /* DIRTY_LOG */
     {ANY},                            /* none */
 };
 

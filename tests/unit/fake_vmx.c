@@ -176,6 +176,7 @@ void fake_vmx_start(void)
     vendor = &vmx_ops;
     current = NULL;
     vmx_features = choose_features();
+    npt_format_ept.log = vmx_features.proc2 & PROC2_LOG ? NPT_EPT_DIRTY : 0;
     init_permission_maps();
     host_phys_mask = BIT(VMX_PHYS_BITS) - 1;
 }

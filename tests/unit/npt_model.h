@@ -59,6 +59,7 @@ static u8 *frame_table;
 
 static const struct npt_format format_svm = NPT_FORMAT_SVM;
 static const struct npt_format format_ept = NPT_FORMAT_EPT;
+static struct npt_format format_log = NPT_FORMAT_EPT;
 
 void __real_pool_free(void *page, struct charge *charge);
 void __wrap_pool_free(void *page, struct charge *charge);
@@ -270,6 +271,7 @@ static int model_run(int op, u64 gfn, u64 mfn, u64 pages, u32 flags)
 static void model_start(const struct npt_format *format, bool lends)
 {
     tlb_clear();
+    format_log.log = NPT_EPT_DIRTY;
     if (!frame_table) {
         frame_table = calloc(1, frame_table_bytes(MAX_PFN));
         frame_init(frame_table, MAX_PFN);

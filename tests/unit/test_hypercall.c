@@ -125,11 +125,13 @@ static void test_pages(void **state)
 #define BV(gpa)   handle, gpa, 0, 0, 0
 #define EV(gpa)   gpa, 0x60, 0, 0, 0
 #define CV(gpa)   domain, 9, gpa, 1, 0
+#define DL(gpa)   domain, gpa, 0, 0, 0
 #define GET(gpa)  handle, SOCLE_STATE_REGS, gpa, 144, 0
 #define MSRS(gpa) handle, SOCLE_STATE_MSRS, gpa, 16, 0
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_INFO, -E_PERM, A));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_LOG_READ, -E_PERM, B0));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_DOMAIN_LIST, -E_PERM, B0));
+    CHECK_REFUSED(BAD_PAGES(SOCLE_HC_DIRTY_LOG, -E_PERM, DL));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_EVENTS, 0, EV)); /* 0 ends what is not there */
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_VCPU_STATS, -E_PERM, BV));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_VCPU_GET, -E_PERM, GET));
@@ -141,8 +143,9 @@ static void test_pages(void **state)
 static void test_ids(void **state)
 {
     static const u64 domain_calls[] = {
-        SOCLE_HC_MAP, SOCLE_HC_UNMAP,        SOCLE_HC_PROTECT,        SOCLE_HC_VCPU_CREATE,
-        SOCLE_HC_MSI, SOCLE_HC_DOORBELL_ADD, SOCLE_HC_DOMAIN_DESTROY, SOCLE_HC_DOORBELL_REMOVE};
+        SOCLE_HC_MAP,      SOCLE_HC_UNMAP,        SOCLE_HC_PROTECT,        SOCLE_HC_VCPU_CREATE,
+        SOCLE_HC_MSI,      SOCLE_HC_DOORBELL_ADD, SOCLE_HC_DOMAIN_DESTROY, SOCLE_HC_DOORBELL_REMOVE,
+        SOCLE_HC_DIRTY_LOG};
     static const u64 vcpu_calls[] = {SOCLE_HC_VCPU_RUN, SOCLE_HC_VCPU_STOP,   SOCLE_HC_VCPU_GET,
                                      SOCLE_HC_VCPU_SET, SOCLE_HC_VCPU_SIGNAL, SOCLE_HC_VCPU_STATS};
     static const u64 bad_domains[] = {0, 2, 255, SOCLE_MAX_DOMAINS, BIG, BIG | 1, ~0ull};

@@ -13,7 +13,7 @@
 #define W  SOCLE_MAP_WRITE
 #define WX (SOCLE_MAP_WRITE | SOCLE_MAP_EXEC)
 
-static const struct npt_format *const formats[] = {&format_svm, &format_ept};
+static const struct npt_format *const formats[] = {&format_svm, &format_ept, &format_log};
 
 static struct npt_leaf leaf_at(u64 gfn)
 {
@@ -21,6 +21,13 @@ static struct npt_leaf leaf_at(u64 gfn)
 
     npt_lookup(&model.npt, gfn << PAGE_SHIFT, &leaf);
     return leaf;
+}
+
+static u64 *walk_to(u64 *table, u64 gfn, int level)
+{
+    u64 *slot = &table[gfn >> (9 * level) & 511];
+
+    return level ? walk_to(phys_to_virt(*slot & (BIT(52) - PAGE_SIZE)), gfn, level - 1) : slot;
 }
 
 static void entry_bits_are_the_vendors(void **state)
@@ -55,7 +62,7 @@ static void entry_bits_are_the_vendors(void **state)
 static void leaf_sizes_follow_alignment(void **state)
 {
     (void)state;
-    for (u32 i = 0; i < 2; i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
         struct npt_format small = *formats[i];
 
         model_start(formats[i], true);
@@ -133,7 +140,7 @@ static void only_dom0s_frames_are_mapped(void **state)
 static void gaining_rights_needs_no_flush(void **state)
 {
     (void)state;
-    for (u32 i = 0; i < 2; i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
         u64 flushes;
 
         model_start(formats[i], true);
@@ -165,7 +172,7 @@ static void gaining_rights_needs_no_flush(void **state)
 static void small_leaves_merge_into_a_large_one(void **state)
 {
     (void)state;
-    for (u32 i = 0; i < 2; i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
         u64 flushes, pages;
 
         model_start(formats[i], true);
@@ -183,6 +190,58 @@ static void small_leaves_merge_into_a_large_one(void **state)
         assert_int_equal(frame_maps(G_PAGES + 77), 1);
         model_end();
     }
+}
+
+static u64 *entry_at(u64 gfn)
+{
+    return walk_to(model.npt.root, gfn, 3);
+}
+
+static void expect_entry(u64 gfn, u64 entry)
+{
+    assert_int_equal(leaf_at(gfn).entry, entry);
+    assert_false(leaf_at(gfn).write);
+}
+
+/* A clean leaf is one that may not be written, but for the hardware, which makes it dirty. */
+static void protected_leaves_are_clean_where_hardware_logs(void **state)
+{
+    u64 flushes;
+
+    (void)state;
+    model_start(&format_log, true);
+    assert_int_equal(model_run(0, 0, 0x3000, 4, W), 0);
+    assert_int_equal(model_run(0, 8, 0x3008, 1, 0), 0);
+    assert_int_equal(model_run(0, 512, 0x3200, 1024, WX), 0);
+    assert_true(leaf_at(0).write);
+    assert_false(model.npt.logged);
+    assert_int_equal(model_run(2, 0, 0, 1024 + 3, 0), 0);
+    assert_true(model.npt.logged);
+    expect_entry(1, 0x3001133);
+    expect_entry(8, 0x3008331);
+    expect_entry(512, 0x32003b5); /* large: one page of it would be logged */
+    expect_entry(1026, 0x3402137);
+    assert_int_equal(leaf_at(1027).entry, 0x3403337);
+
+    flushes = tlb.flushes;
+    assert_int_equal(model_run(2, 0, 0, 16, 0), 0);
+    assert_int_equal(tlb.flushes, flushes);
+    *entry_at(2) |= NPT_EPT_DIRTY;
+    model.page[2].flags |= W;
+    assert_true(leaf_at(2).write);
+    assert_int_equal(model_run(0, 1, 0x3001, 1, W), 0);
+    assert_int_equal(leaf_at(1).entry, 0x3001333);
+    assert_int_equal(tlb.flushes, flushes);
+    assert_int_equal(model_run(2, 0, 0, 4, 0), 0);
+    assert_int_equal(tlb.flushes, flushes + 1);
+    expect_entry(1, 0x3001133);
+    expect_entry(2, 0x3002133);
+    assert_int_equal(model_run(0, 0, 0x3000, 1, 0), 0);
+    expect_entry(0, 0x3000331);
+    assert_int_equal(model_run(0, 600, 0x3258, 1, WX), 0); /* a fault splits the large leaf */
+    assert_int_equal(leaf_at(600).entry, 0x3258337);
+    expect_entry(601, 0x3259335);
+    model_end();
 }
 
 static void two_guests_count_apart(void **state)
@@ -311,8 +370,8 @@ static void random_operations_match_the_model(void **state)
     u64 seed = 0x9e3779b97f4a7c15;
 
     (void)state;
-    for (u32 i = 0; i < 8; i++) {
-        struct npt_format format = *formats[i % 2];
+    for (u32 i = 0; i < 12; i++) {
+        struct npt_format format = *formats[i % ARRAY_SIZE(formats)];
 
         if (i & 4)
             format.max_exec_leaf = 0;
@@ -393,6 +452,7 @@ int main(void)
         cmocka_unit_test(only_dom0s_frames_are_mapped),
         cmocka_unit_test(gaining_rights_needs_no_flush),
         cmocka_unit_test(small_leaves_merge_into_a_large_one),
+        cmocka_unit_test(protected_leaves_are_clean_where_hardware_logs),
         cmocka_unit_test(two_guests_count_apart),
         cmocka_unit_test(work_is_bounded),
         cmocka_unit_test(out_of_memory_changes_nothing),

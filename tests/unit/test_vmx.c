@@ -693,6 +693,88 @@ static void test_entry_that_fails(void **state)
     run_guest((u32)BIT(31) | 33);
 }
 
+/* What the processor logs, at its index and downwards. */
+static void log_write(struct vcpu *w, u64 gpa)
+{
+    u64 *log = phys_to_virt(vmread(VMCS_LOG)), index = vmread(VMCS_LOG_INDEX);
+
+    assert_ptr_equal(log, w->dirty_log);
+    assert_true(vmread(VMCS_PROC2) & PROC2_LOG);
+    assert_true(vmread(VMCS_EPTP) & BIT(6));
+    assert_in_range(index, 0, 511);
+    log[index] = gpa;
+    vmwrite(VMCS_LOG_INDEX, (u16)(index - 1));
+}
+
+static void fill_log(struct vcpu *w)
+{
+    for (u64 i = 0; i < 512; i++)
+        log_write(w, i << PAGE_SHIFT);
+    assert_int_equal(vmread(VMCS_LOG_INDEX), 0xffff);
+}
+
+static void log_two(struct vcpu *w)
+{
+    log_write(w, 0);
+    log_write(w, 0x7000);
+}
+
+static s64 take_dirty(u32 domain)
+{
+    return fake_call(0, SOCLE_HC_DIRTY_LOG, domain, DOM0_PA(100), 0, 0, 0);
+}
+
+static void play_guest(u32 reason, void (*hook)(struct vcpu *))
+{
+    step_count = 0;
+    memset(steps, 0, sizeof(steps));
+    steps[0].reason = VMX_EXIT_VMCALL;
+    steps[0].hook = call_run;
+    steps[1].reason = reason;
+    steps[1].hook = hook;
+    steps[1].qualification = BIT(12); /* an IRET had unblocked NMIs */
+    steps[2].reason = NONE;
+    play();
+    assert_ptr_equal(steps[2].v, v);
+}
+
+static void test_log_of_writes(void **state)
+{
+    struct fake_totals before = fake_totals();
+    u32 domain = fake_domain(2, 0);
+    u64 *gfns = (u64 *)RAM(DOM0_PA(100)), done;
+    struct vcpu *g;
+    struct domain *d = domain_get(domain);
+
+    (void)state;
+    handle = fake_handle(domain, 0);
+    g = vcpu_table[handle];
+    fake_leave(0, VCPU_YIELD);
+    play_guest(0x63, NULL);
+    assert_false(*fake_vmcs(g, VMCS_EPTP) & BIT(6));
+    assert_int_equal(npt_map(&d->npt, 0, DOM0_PFN(512), 8, SOCLE_MAP_WRITE, &done), 0);
+    assert_int_equal(take_dirty(domain), 0);
+    assert_int_equal(npt_protect(&d->npt, 0, 8, &done), 0);
+    assert_int_equal(npt_unmap(&d->npt, 0, 8, &done), 0);
+    domain_put(d);
+
+    play_guest(VMX_EXIT_LOG_FULL, fill_log);
+    assert_int_equal(fake_page(g)->exit, SOCLE_EXIT_DIRTY);
+    assert_true(*fake_vmcs(g, VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI);
+    assert_int_equal(take_dirty(domain), SOCLE_DIRTY_MAX);
+    for (u64 i = 0; i < 512; i++)
+        assert_int_equal(gfns[i], 511 - i);
+    assert_int_equal(take_dirty(domain), 0);
+    play_guest(0x63, log_two);
+    vcpu_table[fake_handle(domain, 1)]->dirty_log[5] = 0x12345000;
+    assert_int_equal(take_dirty(domain), 3);
+    assert_true(gfns[0] == 7 && gfns[1] == 0 && gfns[2] == 0x12345);
+    assert_int_equal(take_dirty(domain), 0);
+    vcpu_put(v, VCPU_YIELD);
+    assert_int_equal(fake_call(0, SOCLE_HC_DOMAIN_DESTROY, domain, 0, 0, 0, 0), 0);
+    assert_int_equal(fake_totals().pool, before.pool);
+}
+
 static void test_user_mode_may_not_call(void **state)
 {
     (void)state;
@@ -728,6 +810,7 @@ int main(void)
         cmocka_unit_test_setup(test_new_paging_state_flushes, start),
         cmocka_unit_test_setup(test_run_and_unknown_exit, start),
         cmocka_unit_test_setup(test_entry_that_fails, start),
+        cmocka_unit_test_setup(test_log_of_writes, start),
         cmocka_unit_test_setup(test_user_mode_may_not_call, start),
     };
 
