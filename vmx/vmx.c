@@ -8,6 +8,7 @@
 #include "core/trap.h"
 #include "core/vendor.h"
 #include "drivers/apic.h"
+#include "drivers/tsc.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
 #define FEATURE_LOCKED        BIT(0)
@@ -165,7 +166,7 @@ static struct vmx_features choose_features(void)
                        PROC_TPR_SHADOW & wanted),
         .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
                         PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
-                            ((PROC2_VPID | PROC2_PAUSE_LOOP) & wanted)),
+                            ((PROC2_VPID | PROC2_PAUSE_LOOP | PROC2_TSC_SCALING) & wanted)),
         .exit = choose(MSR_VMX_TRUE_EXIT,
                        EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTERRUPT | EXIT_SAVE_PAT |
                            EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
@@ -211,6 +212,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
         return -E_NOMEM;
     if (cpu->id == 0) {
         vmx_features = f;
+        tsc_scaling = f.proc2 & PROC2_TSC_SCALING;
         init_permission_maps();
     }
     if (!f.pin || !f.proc || !f.proc2 || !f.exit || !f.entry ||
@@ -224,12 +226,13 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+    fmt_print(text, size, "ept%s%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
               vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
               vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
               vmx_features.apic ? " apicv" : "",
               vmx_features.pin & PIN_POSTED_INTERRUPTS ? " posted-interrupts" : "",
-              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "");
+              vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "",
+              tsc_scaling ? " tsc-scaling" : "");
 }
 
 /* ---- the current VMCS ---- */
@@ -334,6 +337,8 @@ static void init_optional_controls(const struct vcpu *v)
         vmwrite(VMCS_PAUSE_GAP, PAUSE_GAP);
         vmwrite(VMCS_PAUSE_WINDOW, PAUSE_WINDOW);
     }
+    if (tsc_scaling)
+        vmwrite(VMCS_TSC_MULTIPLIER, TSC_RATIO_ONE);
     if (vmx_features.proc & PROC_TPR_SHADOW) {
         vmwrite(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic.reg));
         vmwrite(VMCS_TPR_THRESHOLD, 0);
@@ -581,9 +586,11 @@ static void vmx_set_shadow(struct vcpu *v, bool shadow)
     vmcs_end(v);
 }
 
-static void vmx_update_tsc_offset(struct vcpu *v)
+static void vmx_update_tsc(struct vcpu *v)
 {
     vmcs_begin(v);
+    if (tsc_scaling)
+        vmwrite(VMCS_TSC_MULTIPLIER, v->lapic.tsc_ratio);
     vmwrite(VMCS_TSC_OFFSET, (u64)v->tsc_offset);
     vmcs_end(v);
 }
@@ -715,6 +722,6 @@ const struct vendor_ops vmx_ops = {
     .set_debug = vmx_set_debug,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
-    .update_tsc_offset = vmx_update_tsc_offset,
+    .update_tsc = vmx_update_tsc,
     .update_apic = vmx_update_apic,
 };
