@@ -103,6 +103,7 @@ struct socle_info {
     u64 frames_lent; /* mappings of dom0 frames in guests */
     u32 domains;
     u32 vcpus;
+    u64 tsc_scaling; /* 1: vCPUs' TSCs may have other rates: SOCLE_STATE_TSC_KHZ */
 };
 
 struct socle_log_chunk {
@@ -278,6 +279,7 @@ struct socle_vcpu_page {
 #define SOCLE_STATE_MP          9  /* u32 SOCLE_MP_* */
 #define SOCLE_STATE_CPUID       10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
+#define SOCLE_STATE_TSC_KHZ     12 /* u32; SET only; the TSC's value stays as it is */
 
 struct socle_regs {
     u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */

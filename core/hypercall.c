@@ -71,6 +71,7 @@ static s64 call_info(const struct args *x)
     fmt_print(info->vendor, sizeof(info->vendor), "%s", vendor->name);
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
+    info->tsc_scaling = tsc_scaling;
     info->ram_bytes = machine_ram_bytes;
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;

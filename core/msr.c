@@ -77,8 +77,8 @@ static int read_apic(struct vcpu *v, u32 index, u64 *value)
 static void set_tsc_offset(struct vcpu *v, s64 offset)
 {
     v->tsc_offset = offset;
-    vendor->update_tsc_offset(v);
-    vlapic_tsc_offset_changed(&v->lapic, (u64)offset, rdtsc());
+    vendor->update_tsc(v);
+    vlapic_tsc_changed(&v->lapic, (u64)offset, rdtsc());
     vcpu_timer_changed(v);
     pvclock_changed(v);
 }
@@ -89,12 +89,13 @@ static s64 matching_offset(const struct vcpu *v, s64 offset)
 {
     const struct domain *d = v->domain;
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
-    u64 second = tsc_khz * 1000;
+    u64 second = 1000ull * v->lapic.tsc_khz;
 
     for (u32 i = 0; i < n; i++) {
         s64 other = d->vcpus[i]->tsc_offset;
 
-        if (d->vcpus[i] != v && (u64)offset - (u64)other + second < 2 * second)
+        if (d->vcpus[i] != v && d->vcpus[i]->lapic.tsc_khz == v->lapic.tsc_khz &&
+            (u64)offset - (u64)other + second < 2 * second)
             return other;
     }
     return offset;
@@ -102,7 +103,7 @@ static s64 matching_offset(const struct vcpu *v, s64 offset)
 
 static int write_tsc(struct vcpu *v, u64 value, bool host)
 {
-    s64 offset = (s64)(value - rdtsc());
+    s64 offset = (s64)(value - tsc_scale(rdtsc(), v->lapic.tsc_ratio));
 
     if (host)
         offset = matching_offset(v, offset);
@@ -212,7 +213,7 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
         return read_apic(v, index, value);
     switch (index) {
     case MSR_TSC:
-        *value = rdtsc() + (u64)v->tsc_offset;
+        *value = tsc_scale(rdtsc(), v->lapic.tsc_ratio) + (u64)v->tsc_offset;
         return 0;
     case MSR_TSC_ADJUST:
         *value = v->tsc_adjust;

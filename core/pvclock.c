@@ -91,14 +91,12 @@ static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
  * 0: all of this arithmetic, the guest's too, is modulo 2^64. */
 static int write_time(struct vcpu *v)
 {
-    struct time_info info = {.tsc_timestamp = tsc_boot + (u64)v->tsc_offset,
-                             .system_time = (u64)v->domain->clock_offset_ns,
-                             .tsc_to_system_mul = tsc_pv_mul,
-                             .tsc_shift = tsc_pv_shift,
-                             .flags = TSC_STABLE};
+    struct time_info info = {.system_time = (u64)v->domain->clock_offset_ns, .flags = TSC_STABLE};
 
     if (!(v->clock_msr & CLOCK_ENABLE))
         return 0;
+    info.tsc_timestamp = tsc_scale(tsc_boot, v->lapic.tsc_ratio) + (u64)v->tsc_offset;
+    tsc_pv_factors(v->lapic.tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
     return publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
 }
 

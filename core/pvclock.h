@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The paravirtual clock, as KVM gives it: a page that tells the guest its time at some TSC value
  * and the TSC's rate, and the wall-clock time at which the clock was 0. All of a domain's vCPUs
- * count from the same moment with the same factors, so they agree to the nanosecond however long it
- * is ago. */
+ * count from the same moment with the same factors (of one rate), so they agree to the nanosecond
+ * however long it is ago. */
 #pragma once
 
 #include "core/vcpu.h"

@@ -7,6 +7,7 @@
 #include "core/lib.h"
 #include "core/msr.h"
 #include "core/vendor.h"
+#include "drivers/tsc.h"
 
 #define MSRS_MAX 256
 
@@ -274,6 +275,23 @@ static int set_guest_debug(UNUSED struct vcpu *v, const void *buf)
     return d->flags & 1 ? -E_OPNOTSUPP : 0;
 }
 
+/* ---- the TSC's rate ---- */
+
+static int set_tsc_khz(struct vcpu *v, const void *buf)
+{
+    u32 khz = *(const u32 *)buf;
+    u64 ratio = tsc_unscale(khz, tsc_khz), value;
+
+    if (khz == v->lapic.tsc_khz)
+        return 0;
+    if (!tsc_scaling || !ratio || ratio == ~0ull)
+        return -E_INVAL;
+    msr_get(v, MSR_TSC, &value);
+    v->lapic.tsc_khz = khz;
+    v->lapic.tsc_ratio = ratio;
+    return msr_set(v, MSR_TSC, value);
+}
+
 /* ---- whether it runs ---- */
 
 _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
@@ -311,6 +329,7 @@ static const struct section {
     [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), get_debug, set_debug},
     [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
+    [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)

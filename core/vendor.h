@@ -39,7 +39,8 @@ struct vendor_ops {
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);
     bool (*get_shadow)(struct vcpu *v); /* STI or MOV SS shadow */
     void (*set_shadow)(struct vcpu *v, bool shadow);
-    void (*update_tsc_offset)(struct vcpu *v);
+    /* The TSC's offset; and its ratio, which is another than 1 with tsc_scaling only. */
+    void (*update_tsc)(struct vcpu *v);
     /* v's local APIC was set anew as a whole, or has another mode; or v runs here. May be NULL. */
     void (*update_apic)(struct vcpu *v);
 };

@@ -4,6 +4,7 @@
 
 #include "core/lib.h"
 #include "core/panic.h"
+#include "drivers/tsc.h"
 
 #define APIC_VERSION   0x50014u /* integrated, LVT entries 0..5, no suppression of EOI broadcasts */
 #define ESR_SEND_VEC   0x20u
@@ -302,7 +303,7 @@ static void timer_count(struct vlapic *l, u32 count, u64 now)
 /* Arms for a guest TSC value. What can't be expressed in host TSC is too far away to come. */
 static void timer_arm_tsc(struct vlapic *l, u64 guest_deadline, u64 now)
 {
-    u64 guest_now = now + l->tsc_offset;
+    u64 guest_now = tsc_scale(now, l->tsc_ratio) + l->tsc_offset;
 
     timer_stop(l);
     if (!guest_deadline)
@@ -310,7 +311,8 @@ static void timer_arm_tsc(struct vlapic *l, u64 guest_deadline, u64 now)
     l->tsc_deadline = guest_deadline;
     if (guest_deadline <= guest_now)
         l->timer_deadline = now;
-    else if (__builtin_add_overflow(now, guest_deadline - guest_now, &l->timer_deadline))
+    else if (__builtin_add_overflow(now, tsc_unscale(guest_deadline - guest_now, l->tsc_ratio),
+                                    &l->timer_deadline))
         l->timer_deadline = VLAPIC_NEVER;
 }
 
@@ -344,7 +346,7 @@ bool vlapic_timer_fire(struct vlapic *l, u64 now)
     return true;
 }
 
-void vlapic_tsc_offset_changed(struct vlapic *l, u64 offset, u64 now)
+void vlapic_tsc_changed(struct vlapic *l, u64 offset, u64 now)
 {
     l->tsc_offset = offset;
     if (l->tsc_deadline)
@@ -399,6 +401,8 @@ void vlapic_init(struct vlapic *l, struct vlapic_word *reg, u32 id, bool bsp, u3
 {
     ASSERT(tsc_khz);
     *l = (struct vlapic){.reg = reg, .id = id, .base = bsp ? APIC_BASE_BSP : 0};
+    l->tsc_ratio = TSC_RATIO_ONE;
+    l->tsc_khz = tsc_khz;
     l->tsc_per_ns = ((u64)tsc_khz << 32) / 1000000;
     l->ns_per_tsc = (1000000ull << 32) / tsc_khz;
     vlapic_reset(l, false);

@@ -109,8 +109,10 @@ struct vlapic {
     u64 timer_deadline; /* host TSC of the next expiry, or VLAPIC_NEVER */
     u64 timer_period;   /* in host TSC ticks */
     u64 tsc_deadline;   /* the TSC_DEADLINE MSR (guest TSC), 0 when not armed */
-    u64 tsc_offset;     /* guest TSC = host TSC + tsc_offset */
-    u64 tsc_per_ns;     /* both with 32 fraction bits */
+    u64 tsc_ratio;      /* guest TSC = tsc_scale(host TSC, tsc_ratio) + tsc_offset */
+    u64 tsc_offset;
+    u32 tsc_khz;    /* the guest's */
+    u64 tsc_per_ns; /* both with 32 fraction bits */
     u64 ns_per_tsc;
 
     /* What other processors write: a bit per vector, and then the flag. */
@@ -119,7 +121,8 @@ struct vlapic {
     u32 pir_level[8]; /* trigger mode of the vectors in pir */
 };
 
-/* reg: VLAPIC_REGS words of the caller's. A power-up reset follows. tsc_khz: of the host, not 0. */
+/* reg: VLAPIC_REGS words of the caller's. A power-up reset follows. tsc_khz: of the host, not 0;
+ * the guest's is the same. */
 void vlapic_init(struct vlapic *l, struct vlapic_word *reg, u32 id, bool bsp, u32 tsc_khz);
 
 /* Power-up reset, or what INIT does (`init`): that keeps the mode. What was posted is dropped. */
@@ -225,8 +228,9 @@ static inline u64 vlapic_timer_deadline(const struct vlapic *l)
  * that were missed are merged). True if it was due. */
 bool vlapic_timer_fire(struct vlapic *l, u64 now);
 
-/* The guest's TSC is now host TSC + offset. A deadline that is armed moves in host time. */
-void vlapic_tsc_offset_changed(struct vlapic *l, u64 offset, u64 now);
+/* The guest's TSC has this offset now, and may have another ratio. A deadline that is armed moves
+ * in host time. */
+void vlapic_tsc_changed(struct vlapic *l, u64 offset, u64 now);
 
 /* ---- destinations ---- */
 

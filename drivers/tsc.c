@@ -21,6 +21,7 @@ u64 tsc_khz;
 u64 tsc_boot;
 u32 tsc_pv_mul;
 s8 tsc_pv_shift;
+bool tsc_scaling;
 
 /* Reads the timer, and returns the TSC of that moment: of a few readings the fastest, for an SMI
  * (or an emulator's pause) between the two makes a pair worthless. */
@@ -74,18 +75,6 @@ static u64 measure_pit(void)
     return i < SPIN_LIMIT ? rdtsc() - start : 0;
 }
 
-/* As the kvmclock structure wants it: a factor of 2^31..2^32 and a power of two. */
-static void compute_pv_factors(void)
-{
-    u64 ns_per_ms = 1000000ull << 32;
-
-    for (tsc_pv_shift = 0; ns_per_ms / tsc_khz < BIT(31); tsc_pv_shift--)
-        ns_per_ms <<= 1;
-    for (; ns_per_ms / tsc_khz >= BIT(32); tsc_pv_shift++)
-        ns_per_ms >>= 1;
-    tsc_pv_mul = (u32)(ns_per_ms / tsc_khz);
-}
-
 void tsc_calibrate(u16 pm_timer_port)
 {
     u64 ticks = pm_timer_port ? measure_pm_timer(pm_timer_port) : 0;
@@ -96,7 +85,7 @@ void tsc_calibrate(u16 pm_timer_port)
         panic("neither the ACPI PM timer nor the 8254 runs: the TSC's rate cannot be measured");
     tsc_khz = ticks / MEASURE_MS;
     tsc_boot = rdtsc();
-    compute_pv_factors();
+    tsc_pv_factors(tsc_khz, &tsc_pv_mul, &tsc_pv_shift);
     log_info("TSC: %lu kHz", tsc_khz);
 }
 

@@ -282,7 +282,7 @@ static void svm_set_shadow(struct vcpu *v, bool shadow)
     vmcb_of(v)->int_state = shadow;
 }
 
-static void svm_update_tsc_offset(struct vcpu *v)
+static void svm_update_tsc(struct vcpu *v)
 {
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
 }
@@ -308,5 +308,5 @@ const struct vendor_ops svm_ops = {
     .set_debug = svm_set_debug,
     .get_shadow = svm_get_shadow,
     .set_shadow = svm_set_shadow,
-    .update_tsc_offset = svm_update_tsc_offset,
+    .update_tsc = svm_update_tsc,
 };

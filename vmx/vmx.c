@@ -9,6 +9,7 @@
 #include "core/trap.h"
 #include "core/vendor.h"
 #include "drivers/apic.h"
+#include "drivers/tsc.h"
 
 #define MSR_FEATURE_CONTROL   0x3a
 #define MSR_ARCH_CAPABILITIES 0x10a
@@ -179,9 +180,10 @@ static struct vmx_features choose_features(void)
                            PROC_CR8_STORE | PROC_IO_BITMAPS | PROC_MSR_BITMAPS | PROC_MONITOR |
                            PROC_SECONDARY,
                        PROC_TPR_SHADOW & wanted),
-        .proc2 = choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
-                        PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
-                            ((PROC2_VPID | PROC2_PAUSE_LOOP | PROC2_LOG) & wanted)),
+        .proc2 =
+            choose(MSR_VMX_PROC2, PROC2_EPT | PROC2_UNRESTRICTED,
+                   PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD |
+                       ((PROC2_VPID | PROC2_PAUSE_LOOP | PROC2_LOG | PROC2_TSC_SCALING) & wanted)),
         .exit = choose(MSR_VMX_TRUE_EXIT,
                        EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTERRUPT | EXIT_SAVE_PAT |
                            EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
@@ -228,6 +230,7 @@ static int vmx_init_cpu(struct pcpu *cpu)
     if (cpu->id == 0) {
         vmx_features = f;
         npt_format_ept.log = f.proc2 & PROC2_LOG ? NPT_EPT_DIRTY : 0;
+        tsc_scaling = f.proc2 & PROC2_TSC_SCALING;
         init_permission_maps();
         irq_entries_are_timed = f.pin & PIN_PREEMPTION_TIMER;
     }
@@ -244,12 +247,12 @@ static int vmx_init_cpu(struct pcpu *cpu)
 
 static void vmx_feature_names(char *text, size_t size)
 {
-    fmt_print(text, size, "ept%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
+    fmt_print(text, size, "ept%s%s%s%s%s%s%s", vmx_features.proc2 & PROC2_VPID ? " vpid" : "",
               vmx_features.pin & PIN_PREEMPTION_TIMER ? " preemption-timer" : "",
               vmx_features.proc & PROC_TPR_SHADOW ? " tpr-shadow" : "",
               vmx_features.apic ? " apicv" : "",
               vmx_features.proc2 & PROC2_PAUSE_LOOP ? " pause-loop" : "",
-              vmx_features.proc2 & PROC2_LOG ? " pml" : "");
+              vmx_features.proc2 & PROC2_LOG ? " pml" : "", tsc_scaling ? " tsc-scaling" : "");
 }
 
 /* ---- the current VMCS ---- */
@@ -350,6 +353,8 @@ static void init_optional_controls(const struct vcpu *v)
         vmwrite(VMCS_PAUSE_GAP, PAUSE_GAP);
         vmwrite(VMCS_PAUSE_WINDOW, PAUSE_WINDOW);
     }
+    if (tsc_scaling)
+        vmwrite(VMCS_TSC_MULTIPLIER, TSC_RATIO_ONE);
     if (vmx_features.proc & PROC_TPR_SHADOW) {
         vmwrite(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic.reg));
         vmwrite(VMCS_TPR_THRESHOLD, 0);
@@ -598,9 +603,11 @@ static void vmx_set_shadow(struct vcpu *v, bool shadow)
     vmcs_end(v);
 }
 
-static void vmx_update_tsc_offset(struct vcpu *v)
+static void vmx_update_tsc(struct vcpu *v)
 {
     vmcs_begin(v);
+    if (tsc_scaling)
+        vmwrite(VMCS_TSC_MULTIPLIER, v->lapic.tsc_ratio);
     vmwrite(VMCS_TSC_OFFSET, (u64)v->tsc_offset);
     vmcs_end(v);
 }
@@ -743,6 +750,6 @@ const struct vendor_ops vmx_ops = {
     .set_debug = vmx_set_debug,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
-    .update_tsc_offset = vmx_update_tsc_offset,
+    .update_tsc = vmx_update_tsc,
     .update_apic = vmx_update_apic,
 };

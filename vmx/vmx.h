@@ -45,6 +45,7 @@ enum {
     PROC2_PAUSE_LOOP = BIT(10),
     PROC2_INVPCID = BIT(12),
     PROC2_LOG = BIT(17), /* page-modification logging */
+    PROC2_TSC_SCALING = BIT(25),
 };
 #define PROC2_APIC (PROC2_X2APIC | PROC2_APIC_REGISTERS | PROC2_VIRTUAL_INTERRUPTS)
 
@@ -81,6 +82,7 @@ enum vmcs_field {
     VMCS_VIRTUAL_APIC = 0x2012,
     VMCS_EPTP = 0x201a,
     VMCS_EOI_EXITS = 0x201c, /* four, two apart */
+    VMCS_TSC_MULTIPLIER = 0x2032,
     VMCS_GUEST_PHYSICAL = 0x2400,
     VMCS_LINK = 0x2800,
     VMCS_GUEST_DEBUGCTL = 0x2802,

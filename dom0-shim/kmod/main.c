@@ -9,6 +9,7 @@
 bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
+bool sk_tsc_scaling __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
@@ -71,6 +72,8 @@ int sk_check_extension(struct sk_vm *vm, long cap)
 {
 	size_t i;
 
+	if (cap == KVM_CAP_TSC_CONTROL || cap == KVM_CAP_VM_TSC_CONTROL)
+		return sk_tsc_scaling;
 	for (i = 0; i < ARRAY_SIZE(caps); i++)
 		if (caps[i].cap == cap)
 			return caps[i].answer;
@@ -160,6 +163,7 @@ static int __init say_hello(void)
 		goto out;
 	}
 	sk_tsc_khz = info->tsc_khz;
+	sk_tsc_scaling = info->tsc_scaling;
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,
 		info->vendor, sk_tsc_khz);
 	r = 0;

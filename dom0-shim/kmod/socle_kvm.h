@@ -168,6 +168,7 @@ struct sk_vm {
 	u32 vcpu_count;
 	struct sk_vcpu *vcpus[SK_MAX_VCPUS];
 	u64 first_tsc; /* the processor's, when the first vCPU's began with 0 */
+	u32 tsc_khz;   /* of new vCPUs */
 	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
 	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
 
@@ -243,6 +244,7 @@ struct sk_vcpu {
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
 	bool has_run;
 	u64 cr8; /* as userspace last saw it */
+	u32 tsc_khz;
 	bool sigset_active;
 	sigset_t sigset;
 	u32 cpuid_count;
@@ -263,6 +265,9 @@ int sk_exit_handle(struct sk_vcpu *vcpu);
 int sk_state_get(struct sk_vcpu *vcpu, u32 section, u32 bytes);
 int sk_state_set(struct sk_vcpu *vcpu, u32 section, u32 bytes);
 int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu);
+/* What KVM_SET_TSC_KHZ asks for, 0 meaning the machine's rate; 0: not possible */
+u32 sk_state_tsc_khz(unsigned long arg);
+long sk_state_set_tsc_khz(struct sk_vcpu *vcpu, unsigned long arg);
 int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8);
 void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base);
 int sk_state_queue_interrupt(struct sk_vcpu *vcpu, u32 vector);
@@ -297,5 +302,6 @@ void sk_control_exit(void);
 
 /* ---- main.c ----------------------------------------------------------------------------------- */
 extern u32 sk_tsc_khz; /* from Socle */
+extern bool sk_tsc_scaling;
 
 #endif

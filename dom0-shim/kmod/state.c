@@ -613,6 +613,46 @@ static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug _
 	return sk_state_set(vcpu, SOCLE_STATE_GUEST_DEBUG, sizeof(*s));
 }
 
+/* ---- the TSC's rate --------------------------------------------------------------------------- */
+
+/* As KVM's tolerance: a rate that another measurement of the same processor could have given. */
+static bool is_machines_rate(u32 khz)
+{
+	return abs((s64)khz - sk_tsc_khz) <= div_u64(sk_tsc_khz * 250ull, 1000000);
+}
+
+u32 sk_state_tsc_khz(unsigned long arg)
+{
+	u32 khz = (u32)arg ?: sk_tsc_khz;
+
+	return khz < S32_MAX && (sk_tsc_scaling || is_machines_rate(khz)) ? khz : 0;
+}
+
+long sk_state_set_tsc_khz(struct sk_vcpu *vcpu, unsigned long arg)
+{
+	u32 khz = sk_state_tsc_khz(arg);
+	u32 *rate = vcpu->buffer;
+	int r;
+
+	if (!khz)
+		return -EINVAL;
+	*rate = is_machines_rate(khz) ? sk_tsc_khz : khz;
+	r = sk_state_set(vcpu, SOCLE_STATE_TSC_KHZ, sizeof(*rate));
+	if (r < 0)
+		return r;
+	vcpu->tsc_khz = khz;
+	return 0;
+}
+
+/* Modulo 2^64, as the processor has it */
+static u64 guest_ticks(struct sk_vcpu *vcpu, u64 ticks)
+{
+	u32 rest;
+	u64 ms = div_u64_rem(ticks, sk_tsc_khz, &rest);
+
+	return ms * vcpu->tsc_khz + div_u64((u64)rest * vcpu->tsc_khz, sk_tsc_khz);
+}
+
 /* ---- a new vCPU ------------------------------------------------------------------------------- */
 
 /* The rest is Socle's: the state after RESET. A VM's TSCs begin with 0 together, at its first vCPU: Socle makes
@@ -626,12 +666,15 @@ int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu)
 
 	if (vm->vcpus[0] == vcpu)
 		vm->first_tsc = rdtsc();
+	r = sk_state_set_tsc_khz(vcpu, vm->tsc_khz);
+	if (r)
+		return r;
 	memset(msrs, 0, 2 * sizeof(*msrs));
 	msrs[0].index = MSR_IA32_APICBASE;
 	msrs[0].value = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
 			(boot_cpu ? MSR_IA32_APICBASE_BSP : 0);
 	msrs[1].index = MSR_IA32_TSC;
-	msrs[1].value = rdtsc() - vm->first_tsc;
+	msrs[1].value = guest_ticks(vcpu, rdtsc() - vm->first_tsc);
 	r = sk_state_set(vcpu, SOCLE_STATE_MSRS, 2 * sizeof(*msrs));
 	if (r != 2)
 		return r < 0 ? r : -EINVAL;

@@ -278,9 +278,9 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 	case KVM_X86_SET_MCE:
 		return set_mce(vcpu, cmd, argp);
 	case KVM_GET_TSC_KHZ:
-		return sk_tsc_khz;
+		return vcpu->tsc_khz;
 	case KVM_SET_TSC_KHZ:
-		return !arg || arg == sk_tsc_khz ? 0 : -EINVAL;
+		return sk_state_set_tsc_khz(vcpu, arg);
 	case KVM_GET_MSRS:
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:

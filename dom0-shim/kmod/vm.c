@@ -59,6 +59,7 @@ static int domain_create(struct sk_vm *vm)
 static void vm_init_parts(struct sk_vm *vm)
 {
 	refcount_set(&vm->users, 1);
+	vm->tsc_khz = sk_tsc_khz;
 	mutex_init(&vm->lock);
 	mutex_init(&vm->ioeventfd_lock);
 	INIT_LIST_HEAD(&vm->ioeventfds);
@@ -288,6 +289,16 @@ static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
 	return r;
 }
 
+static long ioctl_set_tsc_khz(struct sk_vm *vm, unsigned long arg)
+{
+	u32 khz = sk_state_tsc_khz(arg);
+
+	if (!khz)
+		return -EINVAL;
+	WRITE_ONCE(vm->tsc_khz, khz);
+	return 0;
+}
+
 /* KVM_CAP_MAX_VCPU_ID can be given once, before the first vCPU. */
 static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __user *user)
 {
@@ -433,6 +444,10 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case KVM_REGISTER_COALESCED_MMIO:
 	case KVM_UNREGISTER_COALESCED_MMIO:
 		return ioctl_coalesced(vm, cmd, argp);
+	case KVM_SET_TSC_KHZ:
+		return ioctl_set_tsc_khz(vm, arg);
+	case KVM_GET_TSC_KHZ:
+		return READ_ONCE(vm->tsc_khz);
 	case KVM_SET_BOOT_CPU_ID:
 		return ioctl_set_boot_cpu(vm, arg);
 	case KVM_GET_CLOCK:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Intel VMX, on Bochs: dom0's shell, with all features and with none of the optional ones."""
+import re
+
 import pytest
+from machine import BUILD
 
 FEATURES = {"vmx-haswell": "ept vpid preemption-timer tpr-shadow apicv pause-loop", "vmx-plain": "ept"}
 
@@ -16,3 +19,48 @@ def test_dom0(machine, name):
     assert f"\n{processors}\n0\n" in info
     m.send("poweroff\n")
     m.wait_exit(60)
+
+
+# TIMER HZ: the guest tests/guests/timer.c under QEMU, at the machine's rate without HZ.
+TSC_SCRIPT = b"""#!/bin/sh
+soclectl info
+timer() {
+    timeout -s KILL 200 qemu-system-x86_64 -accel kvm -cpu host${1:+,tsc-frequency=$1} -m 64 -nodefaults \\
+        -display none -no-reboot -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \\
+        -kernel /test/timer.elf 2>&1 </dev/null | sed "s/^/$1 /"
+}
+timer 100000000
+timer 12345678
+timer
+timeout -s KILL 200 /test/tsc_scaling_sync </dev/null 2>&1
+echo "sync $?"
+"""
+
+
+def run_tsc_script(dom0_run, name, cmdline=""):
+    files = {"test/run": TSC_SCRIPT, "test/timer.elf": BUILD / "tests/guests/timer.elf",
+             "test/tsc_scaling_sync": BUILD / "selftests/bin/x86_64/tsc_scaling_sync"}
+    return dom0_run("sh /test/run", 200, name=name, files=files, initrd=BUILD / "dom0/initrd.img",
+                    cmdline=cmdline).output.replace("\r", "")
+
+
+def test_tsc_scaling(dom0_run):
+    """Guests' TSCs run four times and half as fast as the machine's (25 MHz) beside the APIC timer's 1 GHz, as do
+    their deadlines; and KVM's own test, whose guests' TSCs are to agree. Dom0 without AVX-512 and PKU: Linux finds
+    their state to be wrong on this model, and programs crash."""
+    said = run_tsc_script(dom0_run, "vmx-skylake", cmdline="clearcpuid=304,515")
+    assert " tsc-scaling" in said
+    for name, rate in (("100000000", 100000000), ("12345678", 12345678), ("", 25000000)):
+        measured = re.search(rf"^{name} timer: (\d+) TSC ticks and (\d+) APIC", said, re.M)
+        assert measured, said
+        assert abs(int(measured.group(1)) * 1e9 / int(measured.group(2)) / rate - 1) < 0.01, said
+        assert f"\n{name} guest timer: ok\n" in said
+    assert "\nsync 0\n" in said
+
+
+def test_no_tsc_scaling(dom0_run):
+    """As KVM without it: QEMU says what is the matter, and KVM's own test that it cannot run."""
+    said = run_tsc_script(dom0_run, "svm-1")
+    assert re.search(r"^100000000 .*TSC frequency mismatch", said, re.M)
+    assert re.findall(r"^(\d*) guest timer: ok", said, re.M) == [""]
+    assert "\nsync 4\n" in said

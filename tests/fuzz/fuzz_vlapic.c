@@ -7,6 +7,7 @@
 
 #include "core/errno.h"
 #include "core/vlapic.h"
+#include "drivers/tsc.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
@@ -198,7 +199,9 @@ static void step(struct vlapic *l, struct input *in, u64 *now)
         break;
     case 9:
         decode(l, in);
-        vlapic_tsc_offset_changed(l, take(in, 8), *now);
+        value = take(in, 8);
+        l->tsc_ratio = value & 1 ? value : TSC_RATIO_ONE;
+        vlapic_tsc_changed(l, take(in, 8), *now);
         break;
     case 10:
         value = take(in, 1);

@@ -25,6 +25,7 @@ u8 *fake_ram;
 __thread u32 fake_cpu;
 
 u64 tsc_khz = 1000000, tsc_boot;
+bool tsc_scaling;
 u64 machine_ram_bytes = MAX_PFN << PAGE_SHIFT;
 u64 host_xcr0_mask = 7, host_phys_mask = BIT(40) - 1;
 bool host_has_tsc_aux;
@@ -234,12 +235,12 @@ enum vcpu_action msr_complete(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Sections up to GUEST_DEBUG are known; REGS only is real. */
+/* Sections up to TSC_KHZ are known; REGS only is real. */
 static int state_check(struct vcpu *v, u64 section, u32 len)
 {
     __atomic_fetch_add(&fake.state_calls, 1, __ATOMIC_RELAXED);
     ASSERT(sched_state(&v->se) == SCHED_STOPPED && !sched_loaded(&v->se));
-    if (!section || section > SOCLE_STATE_GUEST_DEBUG)
+    if (!section || section > SOCLE_STATE_TSC_KHZ)
         return -E_INVAL;
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/cpuid.c core/pvclock.c core/vlapic.c
+// SOURCES: core/cpuid.c core/pvclock.c core/state.c core/vlapic.c
 /* RDMSR, WRMSR, XSETBV, host-set MSRs and the paravirtual clock. */
 #include "core/lib.h"
 #include "tests/unit/vcpu_fake.h"
 
 #include "core/pvclock.h"
+#include "core/state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -147,7 +148,7 @@ static void test_tsc(void **state)
     assert_int_equal(read_done(MSR_TSC), 50);
     assert_int_equal(read_done(MSR_TSC_ADJUST), 50 - now);
     assert_int_equal(v->lapic.tsc_offset, 50 - now);
-    assert_int_equal(fake.offset_updates, 1);
+    assert_int_equal(fake.tsc_updates, 1);
     assert_int_equal(guest_write(MSR_TSC_ADJUST, 0), DONE);
     assert_int_equal(read_done(MSR_TSC), now);
     assert_int_equal(guest_write(MSR_TSC_ADJUST, ~0ull), DONE);
@@ -177,6 +178,86 @@ static void test_tsc_matching(void **state)
     assert_int_equal(vcpus[0]->tsc_offset, vcpus[1]->tsc_offset);
     msr_set(vcpus[0], MSR_TSC, 2 * second);
     assert_int_equal(vcpus[0]->tsc_offset, -(s64)now + (s64)(2 * second));
+}
+
+static int set_khz(struct vcpu *x, u32 khz)
+{
+    return state_set(x, SOCLE_STATE_TSC_KHZ, &khz, sizeof(khz));
+}
+
+/* 1.5 times the machine's rate, after years: nothing is rounded away. */
+static void test_tsc_rate(void **state)
+{
+    u64 years = 0x0123456789abcdf0, at;
+
+    (void)state;
+    v->tsc_adjust = 7;
+    assert_int_equal(guest_write(MSR_APIC_BASE, 0xfee00d00), DONE);
+    assert_int_equal(guest_write(0x80f, 0x1ff), DONE);
+    assert_int_equal(guest_write(0x832, 0x40040), DONE);
+    assert_int_equal(guest_write(MSR_TSC_DEADLINE, now + 3000), DONE);
+    assert_int_equal(set_khz(v, 3750000), 0);
+    assert_int_equal(fake.tsc_updates, 1);
+    assert_int_equal(v->lapic.tsc_ratio, TSC_RATIO_ONE * 3 / 2);
+    assert_int_equal(read_done(MSR_TSC), now); /* from where it was */
+    assert_int_equal(read_done(MSR_TSC_ADJUST), 7);
+    assert_in_range(v->lapic.timer_deadline, now + 2000, now + 2001);
+    at = now;
+    now += years;
+    assert_int_equal(read_done(MSR_TSC), at + years * 3 / 2);
+    assert_int_equal(guest_write(MSR_TSC, 1000), DONE);
+    assert_int_equal(read_done(MSR_TSC_ADJUST), 7 + 1000 - (at + years * 3 / 2));
+    now += 100;
+    assert_int_equal(read_done(MSR_TSC), 1150);
+    assert_int_equal(guest_write(MSR_TSC_ADJUST, read_done(MSR_TSC_ADJUST) + 50), DONE);
+    assert_int_equal(read_done(MSR_TSC), 1200);
+    assert_int_equal(msr_set(v, MSR_TSC, 5), 0);
+    assert_int_equal(read_done(MSR_TSC), 5);
+    assert_int_equal(set_khz(v, 2500000), 0);
+    now += 10;
+    assert_int_equal(read_done(MSR_TSC), 15);
+}
+
+static void test_tsc_rate_refused(void **state)
+{
+    u32 updates = fake.tsc_updates;
+
+    (void)state;
+    assert_int_equal(set_khz(v, 0), -E_INVAL);
+    assert_int_equal(set_khz(v, 2500000), 0); /* as it is */
+    assert_int_equal(fake.tsc_updates, updates);
+    assert_int_equal(set_khz(v, ~0u), 0);
+    assert_int_equal(set_khz(v, 1), 0);
+    now += 2500000;
+    assert_int_equal(guest_write(MSR_TSC, 1), DONE);
+    now += 2500000 * 5;
+    assert_in_range(read_done(MSR_TSC), 5, 6);
+    tsc_khz = 1000; /* the ratio would be 2^16 and more */
+    assert_int_equal(set_khz(v, 65536000), -E_INVAL);
+    assert_int_equal(set_khz(v, 65470000), 0);
+    tsc_khz = 2500000;
+    tsc_scaling = false;
+    assert_int_equal(set_khz(v, 2500001), -E_INVAL);
+    assert_int_equal(v->lapic.tsc_khz, 65470000);
+    tsc_scaling = true;
+    assert_int_equal(set_khz(v, 2500000), 0);
+}
+
+/* vCPUs that are given the rate one after the other agree; of another rate nothing is taken. */
+static void test_tsc_rate_matching(void **state)
+{
+    (void)state;
+    msr_set(vcpus[0], MSR_TSC, 1000);
+    msr_set(vcpus[1], MSR_TSC, 1000);
+    assert_int_equal(vcpus[1]->tsc_offset, vcpus[0]->tsc_offset);
+    now += 12345;
+    set_khz(vcpus[0], 1234567);
+    now += 12345678;
+    msr_set(vcpus[1], MSR_TSC, 77);
+    assert_int_equal(vcpus[1]->tsc_offset, 77 - (s64)now);
+    now += 12345678;
+    set_khz(vcpus[1], 1234567);
+    assert_int_equal(vcpus[1]->tsc_offset, vcpus[0]->tsc_offset);
 }
 
 static void give_cpuid(void)
@@ -390,6 +471,35 @@ static void test_clock(void **state)
     assert_int_equal(v->pending, 0);
 }
 
+/* Of one moment, a guest of another rate reads what one of the machine's does. */
+static void test_clock_rates(void **state)
+{
+    static const u32 khz[] = {1, 1000, 999999, 2499999, 2500000, 2500001, 4000000, 70000000, ~0u};
+
+    (void)state;
+    fake.gmem_gpa = 0x5000;
+    guest.clock_offset_ns = 777;
+    assert_int_equal(guest_write(0x4b564d01, 0x5041), DONE);
+    for (u32 i = 0; i < ARRAY_SIZE(khz); i++) {
+        struct time_info t;
+        u64 tick = 1000000 / khz[i] + 1, start = now;
+
+        v->pending = 0;
+        assert_int_equal(set_khz(v, khz[i]), 0);
+        assert_int_equal(v->pending, khz[i] == 2500000 && !i ? 0 : PENDING_CLOCK);
+        assert_int_equal(pvclock_update(v), VCPU_RESUME);
+        t = published(0x40);
+        assert_true(t.mul & BIT(31));
+        for (now = tsc_boot + 1; now < 1ull << 46; now = now * 3 / 2 + 1) {
+            u64 want = scale((now - tsc_boot) >> -tsc_pv_shift, tsc_pv_mul) + 777;
+            u64 got = guest_clock(&t, read_done(MSR_TSC)), slack = tick + (want >> 30) + 4;
+
+            assert_in_range(got + slack - want, 0, 2 * slack);
+        }
+        now = start;
+    }
+}
+
 static void test_clock_missing_page(void **state)
 {
     (void)state;
@@ -470,12 +580,16 @@ int main(void)
         TEST(test_without_lapic),
         TEST(test_tsc),
         TEST(test_tsc_matching),
+        TEST(test_tsc_rate),
+        TEST(test_tsc_rate_refused),
+        TEST(test_tsc_rate_matching),
         TEST(test_efer),
         TEST(test_pat_and_bases),
         TEST(test_dom0_answers),
         TEST(test_dom0_own),
         TEST(test_xsetbv),
         TEST(test_clock),
+        TEST(test_clock_rates),
         TEST(test_clock_missing_page),
         TEST(test_wall_clock),
         TEST(test_host_roundtrip),

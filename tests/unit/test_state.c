@@ -53,7 +53,7 @@ static void test_lengths(void **state)
         u32 right = section < ARRAY_SIZE(bytes) ? bytes[section] : 0;
 
         if (section == SOCLE_STATE_MSRS || section == SOCLE_STATE_CPUID ||
-            section == SOCLE_STATE_GUEST_DEBUG)
+            section == SOCLE_STATE_GUEST_DEBUG || section == SOCLE_STATE_TSC_KHZ)
             continue;
         for (u32 len = 0; len <= 4096; len++) {
             if (right && len == right)
@@ -269,6 +269,18 @@ static void test_msrs(void **state)
     assert_int_equal(m[1].value, 6);
 }
 
+static void test_tsc_khz(void **state)
+{
+    u32 khz = 5000000, zero = 0;
+
+    (void)state;
+    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &khz, 8), -E_INVAL);
+    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &zero, 4), -E_INVAL);
+    assert_int_equal(state_get(v, SOCLE_STATE_TSC_KHZ, &khz, 4), -E_INVAL);
+    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &khz, 4), 0);
+    assert_int_equal(v->lapic.tsc_ratio, 2 * TSC_RATIO_ONE);
+}
+
 static void test_lapic(void **state)
 {
     u32 spiv = 0x1ff;
@@ -366,8 +378,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_lengths), TEST(test_regs),  TEST(test_sregs),  TEST(test_xsave),
-        TEST(test_msrs),    TEST(test_lapic), TEST(test_events), TEST(test_debug_and_mp),
+        TEST(test_lengths), TEST(test_regs),   TEST(test_sregs),
+        TEST(test_xsave),   TEST(test_msrs),   TEST(test_tsc_khz),
+        TEST(test_lapic),   TEST(test_events), TEST(test_debug_and_mp),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 
 #include "core/errno.h"
 #include "core/vlapic.h"
+#include "drivers/tsc.h"
 
 #define KHZ   2000000u /* 2 ticks a nanosecond */
 #define T0    1000000000000ull
@@ -680,16 +681,22 @@ static void test_timer_modes(void **state)
     assert_int_equal(xread(VLAPIC_REG_ESR), 0x40);
 }
 
+static void set_tsc(u64 ratio, u64 offset)
+{
+    apic.tsc_ratio = ratio;
+    vlapic_tsc_changed(&apic, offset, T0);
+}
+
 static void test_timer_tsc(void **state)
 {
     (void)state;
-    vlapic_tsc_offset_changed(&apic, -(T0 - 5000), T0); /* guest TSC is 5000 now */
+    set_tsc(TSC_RATIO_ONE, -(T0 - 5000)); /* guest TSC is 5000 now */
     write_msr(X2(VLAPIC_REG_LVT_TIMER), 0x400ec);
     write_msr(MSR_TSC_DEADLINE, 6000);
     assert_int_equal(eff.flags, VLAPIC_TIMER);
     assert_true(vlapic_timer_deadline(&apic) == T0 + 1000);
     assert_int_equal(read_msr(MSR_TSC_DEADLINE), 6000);
-    vlapic_tsc_offset_changed(&apic, -(T0 - 5500), T0);
+    set_tsc(TSC_RATIO_ONE, -(T0 - 5500));
     assert_true(vlapic_timer_deadline(&apic) == T0 + 500);
     assert_true(vlapic_timer_fire(&apic, T0 + 500));
     take(0xec);
@@ -705,8 +712,44 @@ static void test_timer_tsc(void **state)
     assert_true(read_msr(MSR_TSC_DEADLINE) == ~0ull);
     write_msr(MSR_TSC_DEADLINE, 0);
     assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
-    vlapic_tsc_offset_changed(&apic, 0, T0);
+    set_tsc(TSC_RATIO_ONE, 0);
     assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+}
+
+/* The deadline is the guest's TSC's, whatever its rate: never early, and a tick late at most. */
+static void test_timer_tsc_ratio(void **state)
+{
+    static const u64 ratios[] = {BIT(16),
+                                 BIT(20) + 1,
+                                 TSC_RATIO_ONE - 1,
+                                 TSC_RATIO_ONE,
+                                 TSC_RATIO_ONE * 3 / 2 + 12345,
+                                 94 * TSC_RATIO_ONE + 7,
+                                 ~0ull};
+    static const u64 waits[] = {1, 999, 1234567890, BIT(50) + 3, BIT(62)};
+
+    (void)state;
+    write_msr(X2(VLAPIC_REG_LVT_TIMER), 0x400ec);
+    for (u32 i = 0; i < sizeof(ratios) / sizeof(ratios[0]); i++)
+        for (u32 j = 0; j < sizeof(waits) / sizeof(waits[0]); j++) {
+            unsigned __int128 ticks = ((unsigned __int128)waits[j] << 48) / ratios[i];
+            u64 start = tsc_scale(T0, ratios[i]), at;
+
+            set_tsc(ratios[i], 5000 - start); /* guest TSC is 5000 now */
+            write_msr(MSR_TSC_DEADLINE, 5000 + waits[j]);
+            at = vlapic_timer_deadline(&apic);
+            if (ticks + T0 >= VLAPIC_NEVER) {
+                assert_true(at == VLAPIC_NEVER);
+                continue;
+            }
+            assert_in_range(at - T0, (u64)ticks, (u64)ticks + 1);
+            assert_true(tsc_scale(at, ratios[i]) - start >= waits[j]);
+            set_tsc(TSC_RATIO_ONE, 5000 - T0);
+            assert_true(vlapic_timer_deadline(&apic) == T0 + waits[j]);
+        }
+    set_tsc(TSC_RATIO_ONE * 2, 0);
+    write_msr(MSR_TSC_DEADLINE, 2 * T0); /* now */
+    assert_true(vlapic_timer_fire(&apic, T0));
 }
 
 /* Whatever the TSC's rate, a second stays a second. */
@@ -914,6 +957,7 @@ int main(void)
         XAPIC(test_timer_short_period),
         XAPIC(test_timer_modes),
         X2APIC(test_timer_tsc),
+        X2APIC(test_timer_tsc_ratio),
         cmocka_unit_test(test_timer_rates),
         XAPIC(test_state_round_trip),
         X2APIC(test_state_x2apic),

@@ -21,10 +21,11 @@
 u64 tsc_khz = 2500000, tsc_boot = 1000;
 u32 tsc_pv_mul = 0xcccccccc;
 s8 tsc_pv_shift = -1;
+bool tsc_scaling = true;
 struct domain dom0 = {.flags = DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC};
 
 static struct {
-    u32 timer_changed, effects, offset_updates;
+    u32 timer_changed, effects, tsc_updates;
     struct vlapic_effect effect;
     int gmem_error; /* of the next gmem_access() calls */
     u32 gmem_after; /* calls that succeed first */
@@ -109,10 +110,10 @@ static void fake_set_shadow(struct vcpu *v, bool shadow)
     fake.shadow = shadow;
 }
 
-static void fake_update_tsc_offset(struct vcpu *v)
+static void fake_update_tsc(struct vcpu *v)
 {
     (void)v;
-    fake.offset_updates++;
+    fake.tsc_updates++;
 }
 
 static const struct npt_format fake_format = NPT_FORMAT_EPT;
@@ -128,7 +129,7 @@ static const struct vendor_ops fake_ops = {
     .set_debug = fake_set_debug,
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,
-    .update_tsc_offset = fake_update_tsc_offset,
+    .update_tsc = fake_update_tsc,
 };
 const struct vendor_ops *vendor = &fake_ops;
 
