@@ -208,7 +208,7 @@ deps-test: PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 deps-test: install-packages
 
 all: elf images iso
-BOCHS := $(filter vmx-% svm-bochs%,$(MACHINE))
+BOCHS := $(filter vmx-% svm-bochs% bochs%,$(MACHINE))
 run: PACKAGES := $(BUILD_PACKAGES) $(if $(BOCHS),$(BOCHS_PACKAGES))
 run: install-packages
 	@$(MAKE) -s --no-print-directory iso $(if $(BOCHS),bochs-images)
@@ -217,20 +217,24 @@ test: deps-test
 	@$(MAKE) -s --no-print-directory elf images iso bochs-images guests-elf selftests-programs
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
-bench: deps
-	@$(MAKE) -s --no-print-directory elf images guests-elf
+BENCH_BOCHS := $(if $(filter --no-vmx,$(BENCHFLAGS)),,y)
+bench: PACKAGES := $(BUILD_PACKAGES) $(if $(BENCH_BOCHS),$(BOCHS_PACKAGES))
+bench: install-packages
+	@$(MAKE) -s --no-print-directory elf images guests-elf $(if $(BENCH_BOCHS),$(B)/dom0/vmlinuz-flat)
 	@/usr/bin/python3 tests/bench/bench.py $(BENCHFLAGS)
 clean: # the downloaded packages stay; rm -rf build removes those too
 	@cd $(B) 2>/dev/null && find . -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + || true
 
 define HELP
 make run      builds all, boots it in QEMU from the GRUB ISO: a shell in dom0, one guest running
-              (MACHINE=svm-4: another emulated machine, here with 4 processors)
+              (MACHINE=svm-4: another emulated machine, here with 4 processors; MACHINE=bochs: an
+              Intel processor, vmx-haswell, in Bochs, with dom0's shell)
 make test     all tests (MACHINES="svm-1 svm-2": emulated machines; TESTS=pattern: only these emulator tests)
 make check    the fast tests: unit, fuzz, format, clang-tidy
 make fuzz     the fuzzers (FUZZTIME=600: seconds each)
 make selftests  KVM's own selftests in dom0 (TESTS="cpuid xapic": only those)
-make bench    costs of exits beside Linux's KVM on the same emulated machine (BENCHFLAGS=--json: for programs)
+make bench    costs of exits beside Linux's KVM on the same emulated machine, and on an Intel processor in Bochs
+              (BENCHFLAGS=--json: for programs, --no-vmx: without Bochs)
 make          builds all: build/socle.elf, socle.iso, socle.ko, dom0/, guest/
 make elf | kmod | soclectl | images | iso      single parts
 make format   formats the C sources

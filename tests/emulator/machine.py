@@ -40,10 +40,12 @@ class MachineError(AssertionError):
 
 
 def parse_name(name):
-    """svm-2 is QEMU's AMD machine with 2 processors, vmx-haswell-2 one of Bochs'; vmx-haswell has 1."""
+    """svm-2 is QEMU's AMD machine with 2 processors, vmx-haswell-2 one of Bochs'; vmx-haswell has 1, and
+    bochs is another name for it."""
+    name = re.sub(r"^bochs(?=-\d|$)", "vmx-haswell", name)
     match = re.fullmatch(r"(svm(?=-\d)|" + "|".join(bochs.MODELS) + r")(?:-(\d+))?", name)
     if not match:
-        raise ValueError(f"no such machine: {name!r} (known: svm-N, {', '.join(bochs.MODELS)}, each with -N "
+        raise ValueError(f"no such machine: {name!r} (known: svm-N, bochs, {', '.join(bochs.MODELS)}, each with -N "
                          "for N processors)")
     return match.group(1), int(match.group(2) or 1)
 

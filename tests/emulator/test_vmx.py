@@ -5,10 +5,12 @@ import re
 import pytest
 from machine import BUILD
 
-FEATURES = {"vmx-haswell": "ept vpid preemption-timer tpr-shadow apicv pause-loop", "vmx-plain": "ept"}
+ALL = "ept vpid preemption-timer tpr-shadow apicv pause-loop"
+FEATURES = {"vmx-haswell": ALL, "vmx-skylake": ALL, "vmx-plain": "ept"}
 
 
-@pytest.mark.parametrize("name", ["vmx-haswell", "vmx-plain", "vmx-haswell-2"])
+@pytest.mark.parametrize("name", ["vmx-haswell", "vmx-skylake", "vmx-plain", "vmx-haswell-2",
+                                  "vmx-haswell-4"])
 def test_dom0(machine, name):
     model, _, processors = name.rpartition("-") if name[-1].isdigit() else (name, "", "1")
     m = machine(name=name, cmdline="socle.demo=0")

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Prints what exits cost, as "cost NAME TICKS" lines: the median of RUNS, less the empty
- * measurement. On an emulated machine that counts instructions (-icount shift=0), a tick is an
- * instruction. */
+ * measurement. On an emulated machine that counts instructions, a tick is an instruction: "loop" is
+ * LOOP_LENGTH there. */
 #include "tests/guests/guest.h"
 
 const char guest_name[] = "cost";
 
-#define WARM_UP  16
-#define RUNS     64
-#define VECTOR   0x50
-#define PM_TIMER 0x608
-#define HPET_ID  0xfed00000ull
+#define WARM_UP     16
+#define RUNS        64
+#define VECTOR      0x50
+#define PM_TIMER    0x608
+#define HPET_ID     0xfed00000ull
+#define LOOP_LENGTH 2001 /* instructions of loop() */
 
 static u64 samples[RUNS], empty;
 static volatile u64 handled_at;
@@ -58,6 +59,18 @@ static void hypercall(bool amd)
     }
 }
 
+static void loop(void)
+{
+    u32 rounds;
+
+    __asm__ volatile("movl %1, %0\n\t"
+                     "1: decl %0\n\t"
+                     "jnz 1b"
+                     : "=r"(rounds)
+                     : "i"(LOOP_LENGTH / 2)
+                     : "cc");
+}
+
 static void wait_handled(void)
 {
     while (!handled_at) {
@@ -100,7 +113,11 @@ void guest_main(void)
     volatile u32 *hpet = (volatile u32 *)HPET_ID;
     u64 cr0 = READ_CR(0), cr4 = READ_CR(4);
 
+    /* Or each exit would cost more from the firmware's PIT's next tick on. */
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
     empty = MEASURE(rdtsc(), );
+    COST("loop", rdtsc(), loop());
     COST("cpuid", rdtsc(), cpuid(0, 0));
     COST("hypercall", rdtsc(), hypercall(amd));
     COST("tsc-adjust-read", rdtsc(), rdmsr(MSR_TSC_ADJUST));

@@ -19,14 +19,25 @@
 #define UNWRITTEN          0xa5 /* each byte of a field that nobody has written */
 #define HOST_CR0           0x80010033ull
 #define HOST_CR3           0x200000ull
-#define HOST_CR4           0x426b0ull
+#define HOST_CR4           0x406b0ull
 #define HOST_EFER          0xd01ull
 #define HOST_IDT           0xffffffff80300000ull
 #define CAPABLE(must, may) ((must) | (u64)(must | may) << 32)
+#define FEATURE_CONTROL    0x3a
+#define CONTROL_LOCKED     BIT(0)
+#define CONTROL_VMX        BIT(2)
 
 bool vendor_plain;
 u32 fake_vmx_flushes;
 char vmx_exited[1];
+
+const struct fake_vmx fake_vmx_firmware = {
+    .has_control = true,
+    .control = CONTROL_LOCKED | CONTROL_VMX,
+    .cpuid_ecx = BIT(5) | BIT(26),
+    .cr4 = HOST_CR4,
+};
+struct fake_vmx fake_vmx;
 
 /* As a server processor of 2017 and later, with nothing besides what Socle may use. */
 struct vmcs_cpu fake_vmx_cpu = {
@@ -89,6 +100,19 @@ static void clear(void *vmcs)
 
 struct idt_gate trap_idt[256];
 
+/* The processor would fault. */
+static void turn_on(void)
+{
+    ASSERT((fake_vmx.control & CONTROL_LOCKED) && (fake_vmx.control & CONTROL_VMX));
+    ASSERT(fake_vmx.cr4 & CR4_VMXE);
+    fake_vmx.vmxons++;
+}
+
+static bool fake_vmxon_failed(void)
+{
+    return fake_vmx.vmxon_fails;
+}
+
 /* Only those that tests come by. */
 static void instruction(const char *text, const struct vcpu *v)
 {
@@ -98,6 +122,8 @@ static void instruction(const char *text, const struct vcpu *v)
         current = vmx_of(v)->vmcs;
     else if (strstr(text, "invept"))
         fake_vmx_flushes++;
+    else if (strstr(text, "vmxon"))
+        turn_on();
     else
         ASSERT(strstr(text, "int $2"));
 }
@@ -115,6 +141,9 @@ static u64 fake_rdmsr(u32 index)
     const struct vmcs_cpu *c = &fake_vmx_cpu;
 
     switch (index) {
+    case FEATURE_CONTROL:
+        ASSERT(fake_vmx.has_control);
+        return fake_vmx.control;
     case 0x480:
         return c->basic;
     case 0x485:
@@ -141,9 +170,24 @@ static u64 fake_rdmsr(u32 index)
     }
 }
 
-bool rdmsr_safe(UNUSED u32 msr, UNUSED u64 *value)
+static void fake_wrmsr(u32 index, u64 value)
 {
-    return false;
+    if (index != FEATURE_CONTROL)
+        return;
+    ASSERT(!(fake_vmx.control & CONTROL_LOCKED));
+    fake_vmx.control = value;
+}
+
+bool rdmsr_safe(u32 msr, u64 *value)
+{
+    if (msr == FEATURE_CONTROL && fake_vmx.has_control)
+        *value = fake_vmx.control;
+    return msr == FEATURE_CONTROL && fake_vmx.has_control;
+}
+
+static struct cpuid_regs fake_cpuid(u32 leaf)
+{
+    return (struct cpuid_regs){.ecx = leaf == 1 ? fake_vmx.cpuid_ecx : 0};
 }
 
 /* Assembly that names no variable but through its operands: its text and, where there is one, the
@@ -156,18 +200,23 @@ static const struct vcpu *const v = NULL;
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #define __asm__
 #define volatile(...) instruction(#__VA_ARGS__, v)
-#define rdmsr             fake_rdmsr
-#define wrmsr(msr, value) ((void)(value))
-#define read_cr0()        HOST_CR0
-#define read_cr2()        0ull
-#define read_cr3()        HOST_CR3
-#define read_cr4()        HOST_CR4
-#define read_dr6()        0xffff0ff0ull
-#define write_cr2(value)  ((void)(value))
-#define write_cr4(value)  ((void)(value))
-#define write_dr6(value)  ((void)(value))
+#define rdmsr            fake_rdmsr
+#define wrmsr            fake_wrmsr
+#define cpuid(leaf, sub) fake_cpuid(leaf)
+#define read_cr0()       HOST_CR0
+#define read_cr2()       0ull
+#define read_cr3()       HOST_CR3
+#define read_cr4()       fake_vmx.cr4
+#define read_dr6()       0xffff0ff0ull
+#define write_cr2(value) ((void)(value))
+#define write_cr4(value) (fake_vmx.cr4 = (value))
+#define write_dr6(value) ((void)(value))
 #include "vmx/run.c"
+/* vmxon()'s variable, which only its instruction writes: declared and read, it is a function. */
+#pragma GCC diagnostic ignored "-Wstrict-prototypes"
+#define failed fake_vmxon_failed()
 #include "vmx/vmx.c"
+#undef failed
 
 /* ---- for tests ---- */
 
@@ -175,6 +224,8 @@ void fake_vmx_start(void)
 {
     vendor = &vmx_ops;
     current = NULL;
+    fake_vmx = fake_vmx_firmware;
+    fake_vmx.cr4 |= CR4_VMXE;
     vmx_features = choose_features();
     npt_format_ept.log = vmx_features.proc2 & PROC2_LOG ? NPT_EPT_DIRTY : 0;
     init_permission_maps();

@@ -11,6 +11,17 @@
 /* Where no RAM of a guest is. */
 #define VMX_PHYS_BITS 52
 
+/* Besides the capability MSRs, what a processor is found with, and what was done to it. */
+struct fake_vmx {
+    bool has_control; /* IA32_FEATURE_CONTROL, and its value */
+    u64 control;
+    u32 cpuid_ecx; /* of leaf 1 */
+    u64 cr4;
+    bool vmxon_fails;
+    u32 vmxons;
+};
+extern const struct fake_vmx fake_vmx_firmware; /* left by a firmware that allows VMX */
+extern struct fake_vmx fake_vmx;
 extern struct vmcs_cpu fake_vmx_cpu;
 extern u32 fake_vmx_flushes; /* INVEPTs */
 

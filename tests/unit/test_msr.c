@@ -182,7 +182,7 @@ static void test_tsc_matching(void **state)
 
 static int set_khz(struct vcpu *x, u32 khz)
 {
-    return state_set(x, SOCLE_STATE_TSC_KHZ, &khz, sizeof(khz));
+    return state_access(x, SOCLE_STATE_TSC_KHZ, &khz, sizeof(khz), true);
 }
 
 /* 1.5 times the machine's rate, after years: nothing is rounded away. */

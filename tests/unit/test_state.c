@@ -274,10 +274,10 @@ static void test_tsc_khz(void **state)
     u32 khz = 5000000, zero = 0;
 
     (void)state;
-    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &khz, 8), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &zero, 4), -E_INVAL);
-    assert_int_equal(state_get(v, SOCLE_STATE_TSC_KHZ, &khz, 4), -E_INVAL);
-    assert_int_equal(state_set(v, SOCLE_STATE_TSC_KHZ, &khz, 4), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &khz, 8, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &zero, 4, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &khz, 4, false), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &khz, 4, true), 0);
     assert_int_equal(v->lapic.tsc_ratio, 2 * TSC_RATIO_ONE);
 }
 
