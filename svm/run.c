@@ -204,14 +204,6 @@ static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
     return skip_checked(v, INSN_RDMSR, exit_rdmsr);
 }
 
-static enum vcpu_action handle_npf(struct vcpu *v, struct vmcb *c)
-{
-    u64 info = c->exit_info1;
-
-    svm_get_sregs(v, &v->sregs);
-    return exit_npf(v, c->exit_info2, info & NPF_WRITE, info & NPF_FETCH);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -231,13 +223,6 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
     svm_take_interrupts();
     return unlikely(c->int_state & 1) && !c->cpl ? decode_and_handle(v, INSN_HLT, exit_hlt)
                                                  : VCPU_RESUME;
-}
-
-static enum vcpu_action handle_window(struct vcpu *v, struct vmcb *c)
-{
-    v->count[SOCLE_STAT_WINDOW]++;
-    close_interrupt_window(c);
-    return VCPU_RESUME;
 }
 
 /* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
@@ -271,11 +256,14 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
-        return handle_npf(v, c);
+        svm_get_sregs(v, &v->sregs);
+        return exit_npf(v, c->exit_info2, c->exit_info1 & NPF_WRITE, c->exit_info1 & NPF_FETCH);
     case SVM_EXIT_INTR:
         return handle_interrupt(v, c);
     case SVM_EXIT_VINTR:
-        return handle_window(v, c);
+        v->count[SOCLE_STAT_WINDOW]++;
+        close_interrupt_window(c);
+        return VCPU_RESUME;
     case SVM_EXIT_HLT:
         v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);

@@ -6,7 +6,7 @@ import pytest
 from machine import BUILD
 
 ALL = "ept vpid preemption-timer tpr-shadow apicv pause-loop"
-FEATURES = {"vmx-haswell": ALL, "vmx-skylake": ALL, "vmx-plain": "ept"}
+FEATURES = {"vmx-haswell": ALL, "vmx-skylake": ALL + " pml tsc-scaling", "vmx-plain": "ept"}
 
 
 @pytest.mark.parametrize("name", ["vmx-haswell", "vmx-skylake", "vmx-plain", "vmx-haswell-2",
