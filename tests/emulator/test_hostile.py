@@ -33,7 +33,7 @@ uptime
 """
 
 
-@pytest.fixture(scope="module", params=["svm-2", "vmx-haswell"])
+@pytest.fixture(scope="module", params=["svm-2", "vmx-haswell", "vmx-plain"])
 def report(request):
     """One boot runs them all."""
     slowness = bochs.SLOWNESS if request.param.startswith("vmx") else 1
