@@ -33,12 +33,18 @@ uptime
 """
 
 
+# Bochs takes the processor away from a guest that has interrupts off by the preemption timer alone.
+NOT_PLAIN = TWO_VCPUS + NEVER_ENDS
+
+
 @pytest.fixture(scope="module", params=["svm-2", "vmx-haswell", "vmx-plain"])
 def report(request):
     """One boot runs them all."""
     slowness = bochs.SLOWNESS if request.param.startswith("vmx") else 1
-    calls = [f"run {g} {60 * slowness}" for g in GOOD] + [f"run {g} {60 * slowness} -smp 2" for g in TWO_VCPUS]
-    calls += [f"run {g} {10 * slowness}" for g in NEVER_ENDS]
+    calls = [f"run {g} {60 * slowness}" for g in GOOD]
+    if request.param != "vmx-plain":
+        calls += [f"run {g} {60 * slowness} -smp 2" for g in TWO_VCPUS]
+        calls += [f"run {g} {10 * slowness}" for g in NEVER_ENDS]
     files = {f"test/{g}.elf": machine.BUILD / f"tests/guests/{g}.elf" for g in ALL}
     files["test/run"] = SCRIPT.replace("CALLS", "\n".join(calls)).encode()
     directory = machine.BUILD / f"logs/emulator/test_hostile-{request.param}"
@@ -46,23 +52,31 @@ def report(request):
                                initrd=machine.BUILD / "dom0/initrd.img").output
 
 
+@pytest.fixture
+def guest(request, report):
+    """Its name, where it has run."""
+    if "plain" in request.node.name and request.param in NOT_PLAIN:
+        pytest.skip("not preempted here")
+    return request.param
+
+
 def test_dom0_lives(report):
     assert "load average" in report
     assert not re.search(r"PANIC|rcu.*stall|soft lockup|Oops|BUG:", report)
 
 
-@pytest.mark.parametrize("guest", GOOD + TWO_VCPUS)
+@pytest.mark.parametrize("guest", GOOD + TWO_VCPUS, indirect=True)
 def test_guest_says_ok(report, guest):
     lines = "\n".join(line for line in report.splitlines() if f" {guest}" in line)
     assert f"guest {guest}: ok" in lines, lines
 
 
-@pytest.mark.parametrize("guest", NEVER_ENDS)
+@pytest.mark.parametrize("guest", NEVER_ENDS, indirect=True)
 def test_guest_that_never_ends_can_be_killed(report, guest):
     assert f"status {guest} 137" in report
 
 
-@pytest.mark.parametrize("guest", ALL)
+@pytest.mark.parametrize("guest", ALL, indirect=True)
 def test_nothing_is_left_behind(report, guest):
     before = re.search(r"^before: (.*)", report, re.M).group(1)
     after = re.search(rf"^after {guest}: (.*)", report, re.M).group(1)
