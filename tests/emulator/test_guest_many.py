@@ -24,13 +24,12 @@ def test_four_guests_at_once(machine, name):
     for guest in GUESTS:
         wait(m, 300, f"says_times {guest} 3 '^COUNT'")
     first = counts(m)
-    sh(m, "sleep 12", 60)
+    sh(m, "sleep 45", 120)  # long enough for each to have run on either processor
     second = counts(m)
     gains = {guest: second[guest] - first[guest] for guest in GUESTS}
     print(gains)
-    # All are as heavy and have one busy processor each. Nobody is moved between two processors that both have work: they
-    # may share the four guests three to one, and dom0 takes its part, where it runs, before that.
-    assert min(gains.values()) > 0 and min(gains.values()) * 8 >= max(gains.values())
+    # All are as heavy and have one busy processor each; dom0 takes its part where it runs.
+    assert min(gains.values()) > 0 and min(gains.values()) * 4 >= max(gains.values())
     running = [v for v in stats(m) if v["domain"] != 0 and v["apic_id"] == 0]
     assert len(running) == 4
     sh(m, "for guest in %s; do kill -9 $(cat $G/$guest/pid); done" % " ".join(GUESTS))
