@@ -282,6 +282,7 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
     u32 leaf = (u32)v->gpr[RAX], subleaf = (u32)v->gpr[RCX];
     struct cpuid_regs r = leaf_of(v, leaf, subleaf);
 
+    v->count[SOCLE_STAT_CPUID]++;
     if (leaf <= 0xd)
         mirror_state(v, leaf, subleaf, cr4, &r);
     v->gpr[RAX] = r.eax;

@@ -404,6 +404,7 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     enum vcpu_action action = VCPU_RESUME;
     s64 result = -KVM_ENOSYS;
 
+    v->count[SOCLE_STAT_HYPERCALL]++;
     if (cpl != 0)
         result = -KVM_EPERM;
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&

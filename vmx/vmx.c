@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
-#include "core/gmem.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
