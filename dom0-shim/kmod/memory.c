@@ -524,6 +524,52 @@ int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code)
 	return fault_in_slot(vm, &f, gpa);
 }
 
+/* ---- a guest's memory for socle.ko's own use ---------------------------------------------------- */
+
+/* Where it is in the process that runs the guest; 0: nowhere, or not for a write */
+static unsigned long user_address(struct sk_vm *vm, u64 gpa, bool write)
+{
+	unsigned long hva = 0;
+	struct sk_slot *slot;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, gpa >> PAGE_SHIFT);
+	if (slot && !slot->dying && !(write && slot->flags & KVM_MEM_READONLY))
+		hva = slot->hva + (gpa - (slot->gfn << PAGE_SHIFT));
+	spin_unlock(&vm->mmu_lock);
+	return hva;
+}
+
+/* After the write: whoever took the log before it sees the page in the next one. */
+static void log_own_write(struct sk_vcpu *vcpu, u64 gfn)
+{
+	struct sk_vm *vm = vcpu->vm;
+	struct sk_slot *slot;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, gfn);
+	if (slot && slot->dirty)
+		set_bit(gfn - slot->gfn, slot->dirty);
+	spin_unlock(&vm->mmu_lock);
+}
+
+int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write)
+{
+	while (bytes) {
+		u32 n = min_t(u32, bytes, PAGE_SIZE - offset_in_page(gpa));
+		void __user *at = (void __user *)user_address(vcpu->vm, gpa, write);
+
+		if (!at || (write ? copy_to_user(at, data, n) : copy_from_user(data, at, n)))
+			return -EFAULT;
+		if (write)
+			log_own_write(vcpu, gpa >> PAGE_SHIFT);
+		gpa += n;
+		data += n;
+		bytes -= n;
+	}
+	return 0;
+}
+
 /* ---- MMU notifier ----------------------------------------------------------------------------- */
 
 static void revoke_range(struct sk_vm *vm, unsigned long start, unsigned long end)
