@@ -193,12 +193,9 @@ static int write_msr(struct vcpu *v, u32 index, u64 value, bool host)
         return write_tsc_aux(v, value, host);
     case MSR_EFER:
         return write_efer(v, value);
-    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK: /* of a guest it is dom0's business; dom0 itself has the CMOS clock */
     case MSR_KVM_WALL_CLOCK_NEW:
-        if (!host)
-            return pvclock_set_wall(v, value);
-        v->clock_wall_msr = value;
-        return 0;
+        return domain_has(v->domain, DOMAIN_DEVICES) ? 0 : -E_NOENT;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         return pvclock_set_time(v, value);
@@ -221,10 +218,6 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
     case MSR_TSC_AUX:
         *value = v->tsc_aux;
         return host_has_tsc_aux ? 0 : -E_INVAL;
-    case MSR_KVM_WALL_CLOCK:
-    case MSR_KVM_WALL_CLOCK_NEW:
-        *value = v->clock_wall_msr;
-        return 0;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         *value = v->clock_msr;

@@ -76,6 +76,8 @@ extern bool sk_small_exec; /* Socle maps code by 4 KiB pages only (CVE-2018-1220
 int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code);
 /* Marks what Socle has logged as dirty: in the slots' bitmaps, or in the vCPU's ring. */
 void sk_memory_take_log(struct sk_vm *vm);
+/* Copies from or to the guest's RAM, in an ioctl of its process. -EFAULT: some of it is none */
+int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write);
 void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu);
 void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages);
 
@@ -195,6 +197,7 @@ struct sk_vm {
 	u32 tsc_khz;   /* of new vCPUs */
 	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
 	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
+	u64 wall_clock; /* the MSR */
 
 	struct mutex slots_lock;
 	spinlock_t mmu_lock; /* slots for readers, mappings, notifier state */
@@ -234,6 +237,8 @@ long sk_vm_create(void);
 void sk_vm_get(struct sk_vm *vm);
 void sk_vm_put(struct sk_vm *vm);
 int sk_check_extension(struct sk_vm *vm, long cap);
+/* MSR_KVM_WALL_CLOCK, old or new */
+void sk_vm_set_wall_clock(struct sk_vcpu *vcpu, u64 gpa);
 
 /* ---- vcpu.c, exit.c --------------------------------------------------------------------------- */
 struct sk_mtrr {

@@ -10,6 +10,8 @@
 #include <linux/module.h>
 #include <linux/timekeeping.h>
 
+#include <asm/pvclock-abi.h>
+
 #define MIN_MMU_PAGES 64 /* KVM's */
 
 /* ---- creation and end ------------------------------------------------------------------------- */
@@ -272,6 +274,31 @@ static long ioctl_set_clock(struct sk_vm *vm, const struct kvm_clock_data __user
 	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_CLOCK, data.clock);
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+/* The wall-clock time at which the guest's clock was 0. The version is odd while the rest is written; other vCPUs may
+ * be reading. As in KVM nobody is told where no memory is there.
+ */
+void sk_vm_set_wall_clock(struct sk_vcpu *vcpu, u64 gpa)
+{
+	struct sk_vm *vm = vcpu->vm;
+	struct pvclock_wall_clock wall;
+	u32 rest;
+
+	vm->wall_clock = gpa;
+	if (!gpa || sk_memory_access(vcpu, gpa, &wall, sizeof(wall), false))
+		return;
+	wall.version += 1 + (wall.version & 1);
+	if (sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true))
+		return;
+	wall.sec = div_u64_rem(ktime_get_real_ns() - clock_now() - READ_ONCE(vm->clock_offset),
+			       NSEC_PER_SEC, &rest);
+	wall.nsec = rest;
+	smp_wmb();
+	sk_memory_access(vcpu, gpa, &wall, sizeof(wall), true);
+	smp_wmb();
+	wall.version++;
+	sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true);
 }
 
 static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
