@@ -195,8 +195,11 @@ enum socle_exit {
                              Socle */
     SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
     SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
+    SOCLE_EXIT_TASK,      /* task: make the switch, then RUN */
     SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
 };
+
+enum { SOCLE_TASK_CALL, SOCLE_TASK_IRET, SOCLE_TASK_JMP, SOCLE_TASK_GATE };
 
 struct socle_segment {
     u64 base;
@@ -255,6 +258,11 @@ struct socle_vcpu_page {
             u64 dr6;
             u64 dr7;
         } debug;
+        struct {
+            u64 next_rip; /* where the old task goes on */
+            u16 selector; /* of the new TSS */
+            u8 source;    /* SOCLE_TASK_* */
+        } task;
         u8 pad[64];
     };
     s32 extint_vector; /* in */
@@ -329,7 +337,7 @@ struct socle_vcpu_events {
     u8 interrupt_soft;
     u8 shadow; /* bit 0: STI or MOV SS blocks interrupts for one instruction */
     u8 nmi_injected;
-    u8 nmi_pending;
+    u8 nmi_pending; /* SET: 2 leaves it as it is */
     u8 nmi_masked;
     u8 sipi_vector;
     u8 reserved;

@@ -322,22 +322,28 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Intel SDM vol. 3C, 26.4.2. What comes by a task gate and is no instruction's is in v->event. */
+/* Dom0 makes the switch (Intel SDM vol. 3C, 26.4.2); its own kernel makes none. The processor has
+ * checked the way to the TSS's descriptor; what comes by a task gate and is no instruction's is in
+ * v->event. */
 static enum vcpu_action handle_task_switch(struct vcpu *v)
 {
     u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI;
-    enum task_source source = q >> 30 & 3;
+    u8 source = q >> 30 & 3;
 
     v->count[SOCLE_STAT_OTHER]++;
+    if (!v->page)
+        return vcpu_raise_gp(v);
     v->next_rip = v->rip;
     if (!v->event.valid)
         find_next_rip(v);
-    if (source == TASK_IRET)
+    if (source == SOCLE_TASK_IRET)
         vmwrite(VMCS_INTERRUPTIBILITY, state);
     else if (v->event.valid && v->event.type == EVENT_NMI)
         vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
-    vmx_get_sregs(v, &v->sregs);
-    return exit_task_switch(v, (u16)q, source);
+    v->page->task.next_rip = v->next_rip;
+    v->page->task.selector = (u16)q;
+    v->page->task.source = source;
+    return vcpu_exit(v, SOCLE_EXIT_TASK);
 }
 
 /* The processor has ended it; others may have waited for that. */
