@@ -41,24 +41,7 @@ static int copy_out(u64 gpa, const void *data, size_t len)
     return err;
 }
 
-static int copy_in(void *data, u64 gpa, size_t len)
-{
-    int err = check_page(gpa);
-
-    if (!err)
-        phys_read(data, gpa, len);
-    return err;
-}
-
 /* ---- information ---- */
-
-static void count_domains(struct socle_info *info)
-{
-    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
-        info->domains++;
-        info->vcpus += d->vcpu_count;
-    }
-}
 
 static s64 call_info(const struct args *x)
 {
@@ -78,7 +61,10 @@ static s64 call_info(const struct args *x)
     info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
     info->uptime_ns = tsc_uptime_ns();
     info->frames_lent = frame_lent_pages();
-    count_domains(info);
+    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
+        info->domains++;
+        info->vcpus += d->vcpu_count;
+    }
     return copy_out(x->a, info, sizeof(*info));
 }
 
@@ -254,10 +240,11 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
 static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 {
     void *buffer = memset(this_cpu()->buffer, 0, PAGE_SIZE);
-    int n = x->d > PAGE_SIZE ? -E_INVAL : copy_in(buffer, x->c, x->d);
+    int n = x->d > PAGE_SIZE ? -E_INVAL : check_page(x->c);
 
     if (n)
         return n;
+    phys_read(buffer, x->c, x->d);
     n = state_access(v, x->b, buffer, (u32)x->d, set);
     return n >= 0 && !set && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
 }

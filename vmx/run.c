@@ -304,14 +304,6 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
 }
 
-/* The processor has acknowledged it. */
-static enum vcpu_action handle_interrupt(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_INTERRUPT]++;
-    irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
-    return VCPU_RESUME;
-}
-
 /* Also where an interrupt waits that made no exit (see LONGEST_ENTRY_MS). */
 static enum vcpu_action handle_preemption_timer(struct vcpu *v)
 {
@@ -377,8 +369,10 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_ept_violation(v);
     case VMX_EXIT_LOG_FULL:
         return handle_log_full(v);
-    case VMX_EXIT_INTERRUPT:
-        return handle_interrupt(v);
+    case VMX_EXIT_INTERRUPT: /* the processor has acknowledged it */
+        v->count[SOCLE_STAT_INTERRUPT]++;
+        irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
+        return VCPU_RESUME;
     case VMX_EXIT_PREEMPTION_TIMER:
         return handle_preemption_timer(v);
     case VMX_EXIT_PAUSE:
