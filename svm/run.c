@@ -212,14 +212,6 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
                                                  : VCPU_RESUME;
 }
 
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
-{
-    v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
-    svm_get_sregs(v, &v->sregs);
-    return exit_emulate(v);
-}
-
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
     switch (c->exit_code) {
@@ -246,7 +238,10 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
-        return handle_cr8(v, c);
+        v->count[SOCLE_STAT_CR]++;
+        c->intercept_cr_write &= (u16)~BIT(8);
+        svm_get_sregs(v, &v->sregs);
+        return exit_emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:

@@ -104,15 +104,6 @@ static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
         vmx_sync_interrupts(v);
 }
 
-/* What waits in IRR has to be looked at again when the guest writes TPR, or ends another. */
-static void watch_priorities(struct vcpu *v)
-{
-    if (vlapic_blocked_by_tpr(&v->lapic))
-        open_window(v, PROC_CR8_LOAD);
-    else if (v->lapic.virtualized)
-        vmx_sync_interrupts(v);
-}
-
 /* Events in the order of their priority; at most one is delivered by an entry. */
 static void prepare_events(struct vcpu *v)
 {
@@ -132,8 +123,10 @@ static void prepare_events(struct vcpu *v)
         open_window(v, PROC_INTERRUPT_WINDOW);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, busy, (u8)vector);
-    else if (unlikely(v->lapic.irr_words))
-        watch_priorities(v);
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
+        open_window(v, PROC_CR8_LOAD); /* looked at again when the guest writes TPR */
+    else if (unlikely(v->lapic.irr_words) && v->lapic.virtualized)
+        vmx_sync_interrupts(v); /* ... or ends another */
 }
 
 /* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
@@ -224,15 +217,6 @@ static void block_nmi_again(const struct vcpu *v, u64 q)
 {
     if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid)
         vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
-}
-
-/* Dom0 empties the log before it runs the vCPU again. */
-static enum vcpu_action handle_log_full(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_OTHER]++;
-    block_nmi_again(v, vmread(VMCS_QUALIFICATION));
-    vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
-    return vcpu_exit(v, SOCLE_EXIT_DIRTY);
 }
 
 static enum vcpu_action handle_ept_violation(struct vcpu *v)
@@ -367,8 +351,11 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_io(v);
     case VMX_EXIT_EPT_VIOLATION:
         return handle_ept_violation(v);
-    case VMX_EXIT_LOG_FULL:
-        return handle_log_full(v);
+    case VMX_EXIT_LOG_FULL: /* dom0 empties it before it runs the vCPU again */
+        v->count[SOCLE_STAT_OTHER]++;
+        block_nmi_again(v, vmread(VMCS_QUALIFICATION));
+        vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+        return vcpu_exit(v, SOCLE_EXIT_DIRTY);
     case VMX_EXIT_INTERRUPT: /* the processor has acknowledged it */
         v->count[SOCLE_STAT_INTERRUPT]++;
         irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));

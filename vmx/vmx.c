@@ -299,15 +299,6 @@ static const struct {
     {VMCS_HOST_SYSENTER_ESP, 2}, {VMCS_GUEST_SYSENTER_CS, 1}, {VMCS_GUEST_SYSENTER_ESP, 2},
 };
 
-static void zero_all(void)
-{
-    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
-        vmwrite(zero_fields[i], 0);
-    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
-        for (u32 j = 0; j < zero_ranges[i].count; j++)
-            vmwrite(zero_ranges[i].field + 2 * j, 0);
-}
-
 static u32 proc2_of(const struct vcpu *v)
 {
     return vmx_features.proc2 &
@@ -331,7 +322,11 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    zero_all();
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
+        for (u32 j = 0; j < zero_ranges[i].count; j++)
+            vmwrite(zero_ranges[i].field + 2 * j, 0);
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
