@@ -44,8 +44,8 @@ enum socle_hypercall {
     SOCLE_HC_DOMAIN_DESTROY,
     /* (domain, SOCLE_PARAM_*, value) */
     SOCLE_HC_DOMAIN_SET,
-    /* (first domain id, gpa): struct socle_domain_list */
-    SOCLE_HC_DOMAIN_LIST,
+    /* (domain, gpa): struct socle_domain_info of the first domain from that id on */
+    SOCLE_HC_DOMAIN_NEXT,
     /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves
      * are used where alignment allows, and an extent of more than 512 pages must allow them: gfn
      * and mfn equal modulo 512. Existing leaves in the range are replaced. -ENOMEM: the range is
@@ -139,14 +139,6 @@ struct socle_domain_info {
     u32 weight;
     u32 state; /* 0 stopped, 1 blocked, 2 runnable or running, 3 dying: of its most active vCPU */
     u32 vcpu_handle[16]; /* the first 16 */
-};
-
-#define SOCLE_LIST_MAX 28
-struct socle_domain_list {
-    u32 count;
-    u32 next; /* id to continue from, 0 at the end */
-    u64 reserved;
-    struct socle_domain_info domain[SOCLE_LIST_MAX];
 };
 
 /* SOCLE_HC_VCPU_RUN */

@@ -78,18 +78,16 @@ static s64 call_log_read(const struct args *x)
     return copy_out(x->b, chunk, sizeof(*chunk));
 }
 
-static s64 call_domain_list(const struct args *x)
+static s64 call_domain_next(const struct args *x)
 {
-    struct socle_domain_list *list = memset(this_cpu()->buffer, 0, PAGE_SIZE);
+    struct socle_domain_info *info = this_cpu()->buffer;
     struct domain *d = domain_next(x->a);
 
-    for (; d && list->count < SOCLE_LIST_MAX; d = domain_after(d))
-        domain_describe(d, &list->domain[list->count++]);
-    if (d) {
-        list->next = d->id;
-        domain_put(d);
-    }
-    return copy_out(x->b, list, sizeof(*list));
+    if (!d)
+        return -E_NOENT;
+    domain_describe(d, info);
+    domain_put(d);
+    return copy_out(x->b, info, sizeof(*info));
 }
 
 static s64 stats_of(struct vcpu *v, u64 gpa)
@@ -367,8 +365,8 @@ static s64 call(u64 nr, const struct args *x)
         return domain_create();
     case SOCLE_HC_DOMAIN_DESTROY:
         return domain_destroy(x->a);
-    case SOCLE_HC_DOMAIN_LIST:
-        return call_domain_list(x);
+    case SOCLE_HC_DOMAIN_NEXT:
+        return call_domain_next(x);
     case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
         return vcpu_call(nr, x);
     case SOCLE_HC_DOMAIN_SET:
