@@ -146,6 +146,7 @@ struct vcpu {
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
     bool clock_wall_due;            /* the wall clock is to be written */
+    bool clock_stood_still;         /* dom0 says so; the guest is to be told */
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
