@@ -104,6 +104,7 @@ struct socle_info {
     u32 domains;
     u32 vcpus;
     u64 tsc_scaling; /* 1: vCPUs' TSCs may have other rates: SOCLE_STATE_TSC_KHZ */
+    u64 tsc_boot;    /* the TSC where Socle's clock is 0 */
 };
 
 struct socle_log_chunk {
@@ -116,7 +117,7 @@ struct socle_log_chunk {
 #define SOCLE_PARAM_WEIGHT   1 /* 1..65536, default 1024: share of processor time */
 #define SOCLE_PARAM_AFFINITY 2 /* bit n: may run on processor n, for the first 64; 0 = all */
 #define SOCLE_PARAM_LAPIC    3 /* 1: vCPUs have a local APIC in Socle; before the first vCPU only */
-#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock's value now, in ns since the domain's start */
+#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock minus Socle's, in ns */
 #define SOCLE_PARAM_NAME_LO  5 /* a name of up to 16 bytes, for lists and logs */
 #define SOCLE_PARAM_NAME_HI  6
 
@@ -159,10 +160,11 @@ struct socle_domain_list {
 #define SOCLE_RAN_BLOCKED 2
 
 /* SOCLE_HC_VCPU_SIGNAL */
-#define SOCLE_SIGNAL_NMI        1
-#define SOCLE_SIGNAL_EXTINT     2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
-#define SOCLE_SIGNAL_EXTINT_OFF 3
-#define SOCLE_SIGNAL_INIT       4
+#define SOCLE_SIGNAL_NMI         1
+#define SOCLE_SIGNAL_EXTINT      2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
+#define SOCLE_SIGNAL_EXTINT_OFF  3
+#define SOCLE_SIGNAL_INIT        4
+#define SOCLE_SIGNAL_STOOD_STILL 5 /* for the paravirtual clock: the guest was stopped for long */
 
 /* SOCLE_HC_DOORBELL_*: a write that matches sets the event port and lets the guest go on. */
 #define SOCLE_DOORBELL_PIO   0x0100
@@ -280,6 +282,7 @@ struct socle_vcpu_page {
 #define SOCLE_STATE_CPUID       10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
 #define SOCLE_STATE_TSC_KHZ     12 /* u32; SET only; the TSC's value stays as it is */
+#define SOCLE_STATE_TSC_OFFSET  13 /* u64: the TSC minus the processor's, which is scaled first */
 
 struct socle_regs {
     u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */

@@ -145,6 +145,7 @@ struct vcpu {
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
     u64 clock_msr;
     u32 clock_version;
+    bool clock_stood_still;         /* dom0 says so; the guest is to be told */
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */

@@ -4,6 +4,8 @@
  */
 #include "socle_kvm.h"
 
+#include <asm/trapnr.h>
+
 #define RESUME	1
 #define TO_USER 0
 
@@ -151,11 +153,23 @@ static int exit_extint(struct sk_vcpu *vcpu)
 	return RESUME;
 }
 
+static bool in_user_mode(struct sk_vcpu *vcpu)
+{
+	const struct socle_sregs *sregs = vcpu->buffer;
+
+	return sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0 &&
+	       sregs->seg[SOCLE_SEG_SS].attr & 0x60;
+}
+
+/* A guest's user program must not end its machine: it gets #UD, unless userspace wants to see it. */
 static int exit_emulation(struct sk_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	u8 length = min_t(u8, vcpu->page->insn.length, sizeof(vcpu->page->insn.bytes));
 
+	if (!READ_ONCE(vcpu->vm->exit_on_emulation_failure) && in_user_mode(vcpu) &&
+	    !sk_state_queue_exception(vcpu, X86_TRAP_UD))
+		return RESUME;
 	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
 	run->emulation_failure.ndata = 3; /* flags, and 16 bytes of instruction */

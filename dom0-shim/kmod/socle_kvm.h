@@ -186,6 +186,7 @@ void sk_pit_taken(struct sk_vm *vm);
 struct sk_vm {
 	refcount_t users;
 	struct mm_struct *mm;
+	pid_t creator;
 	u32 domain;
 
 	struct mutex lock;
@@ -196,8 +197,13 @@ struct sk_vm {
 	u64 first_tsc; /* the processor's, when the first vCPU's began with 0 */
 	u32 tsc_khz;   /* of new vCPUs */
 	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
-	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
+	s64 clock_offset; /* guest's paravirtual clock minus Socle's */
 	u64 wall_clock; /* the MSR */
+	/* KVM_ENABLE_CAP's */
+	bool hide_platform_info;
+	bool exception_payload;
+	bool triple_fault_event;
+	bool exit_on_emulation_failure;
 
 	struct mutex slots_lock;
 	spinlock_t mmu_lock; /* slots for readers, mappings, notifier state */
@@ -275,6 +281,7 @@ struct sk_vcpu {
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
 	bool has_run;
 	struct sk_dirty_ring dirty_ring;
+	bool triple_fault; /* the next RUN ends with it */
 	u64 cr8; /* as userspace last saw it */
 	u32 tsc_khz;
 	bool sigset_active;
@@ -284,7 +291,7 @@ struct sk_vcpu {
 
 	struct sk_mtrr mtrr;
 	struct sk_mce mce;
-	u64 misc_enable, ucode_rev, hwcr, de_cfg;
+	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info;
 };
 
 long sk_vcpu_create(struct sk_vm *vm, u32 id);
@@ -307,6 +314,9 @@ int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector);
 /* -ENOTTY: not an ioctl of this file */
 long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp);
 u64 sk_state_supported_xcr0(void);
+/* The sets of registers that kvm_run carries, KVM_SYNC_X86_* */
+int sk_state_sync_in(struct sk_vcpu *vcpu, u64 sets);
+void sk_state_sync_out(struct sk_vcpu *vcpu, u64 sets);
 
 /* ---- msr.c ------------------------------------------------------------------------------------ */
 void sk_msr_init(struct sk_vcpu *vcpu);
@@ -328,12 +338,18 @@ long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 
+/* ---- stats.c: KVM_GET_STATS_FD ------------------------------------------------------------------- */
+long sk_stats_vm_fd(struct sk_vm *vm);
+long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
+
 /* ---- control.c: /dev/socle -------------------------------------------------------------------- */
 int sk_control_init(void);
 void sk_control_exit(void);
 
 /* ---- main.c ----------------------------------------------------------------------------------- */
-extern u32 sk_tsc_khz; /* from Socle */
+extern u32 sk_tsc_khz; /* these three from Socle */
 extern bool sk_tsc_scaling;
+/* Socle's clock at that value of the TSC, in ns */
+u64 sk_socle_clock(u64 tsc);
 
 #endif

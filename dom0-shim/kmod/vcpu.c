@@ -5,6 +5,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kvm_para.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/vmalloc.h>
@@ -180,7 +181,15 @@ static void give_state(struct sk_vcpu *vcpu)
 	run->ready_for_interrupt_injection = vcpu->vm->irqchip || can_interrupt;
 }
 
-static int run(struct sk_vcpu *vcpu)
+/* A triple fault that userspace has left pending (KVM_VCPUEVENT_VALID_TRIPLE_FAULT) */
+static int shut_down(struct sk_vcpu *vcpu)
+{
+	vcpu->triple_fault = false;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return 0;
+}
+
+static int run_guest(struct sk_vcpu *vcpu)
 {
 	bool leave = READ_ONCE(vcpu->run->immediate_exit);
 	int r;
@@ -193,6 +202,8 @@ static int run(struct sk_vcpu *vcpu)
 		if (r)
 			return r;
 	}
+	if (unlikely(vcpu->triple_fault) && !leave)
+		return shut_down(vcpu);
 	r = leave ? finish_exit(vcpu) : 1;
 	if (r > 0) /* immediate_exit leaves the last exit's reason as it is */
 		r = leave ? -EINTR : run_loop(vcpu);
@@ -203,6 +214,24 @@ static int run(struct sk_vcpu *vcpu)
 	if (sk_pml && vcpu->vm->dirty_ring_bytes)
 		sk_memory_take_vcpu_log(vcpu);
 	give_state(vcpu);
+	return r;
+}
+
+/* kvm_run may also carry registers, each way. */
+static int run(struct sk_vcpu *vcpu)
+{
+	u64 valid = READ_ONCE(vcpu->run->kvm_valid_regs);
+	u64 dirty = READ_ONCE(vcpu->run->kvm_dirty_regs);
+	int r = 0;
+
+	if ((valid | dirty) & ~(u64)KVM_SYNC_X86_VALID_FIELDS)
+		return -EINVAL;
+	if (unlikely(dirty))
+		r = sk_state_sync_in(vcpu, dirty);
+	if (!r)
+		r = run_guest(vcpu);
+	if (unlikely(valid))
+		sk_state_sync_out(vcpu, valid);
 	return r;
 }
 
@@ -273,6 +302,18 @@ static long set_mce(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *u
 	return copy_from_user(&mce, user, sizeof(mce)) ? -EFAULT : sk_mce_inject(vcpu, &mce);
 }
 
+/* The guest's clock is to tell it that it stood still (PVCLOCK_GUEST_STOPPED). */
+static long clock_control(struct sk_vcpu *vcpu)
+{
+	struct socle_msr *msr = vcpu->buffer;
+
+	*msr = (struct socle_msr){ .index = MSR_KVM_SYSTEM_TIME_NEW };
+	if (sk_state_get(vcpu, SOCLE_STATE_MSRS, sizeof(*msr)) != 1 ||
+	    !(msr->value & KVM_MSR_ENABLED))
+		return -EINVAL;
+	return hc_signal(vcpu->handle, SOCLE_SIGNAL_STOOD_STILL);
+}
+
 static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned long arg)
 {
 	void __user *argp = (void __user *)arg;
@@ -295,6 +336,10 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return vcpu->tsc_khz;
 	case KVM_SET_TSC_KHZ:
 		return sk_state_set_tsc_khz(vcpu, arg);
+	case KVM_KVMCLOCK_CTRL:
+		return clock_control(vcpu);
+	case KVM_GET_STATS_FD:
+		return sk_stats_vcpu_fd(vcpu);
 	case KVM_GET_MSRS:
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
