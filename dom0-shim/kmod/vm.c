@@ -146,7 +146,7 @@ static int create_irqchip(struct sk_vm *vm)
 	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_LAPIC, 1);
 	if (r)
 		return r;
-	WRITE_ONCE(vm->irqchip, true);
+	smp_store_release(&vm->irqchip, true);
 	return 0;
 }
 
@@ -188,7 +188,7 @@ static long ioctl_irqchip(struct sk_vm *vm, unsigned int cmd, struct kvm_irqchip
 	chip = memdup_user(user, sizeof(*chip));
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
-	if (!vm->irqchip)
+	if (!sk_has_pic(vm))
 		goto out;
 	r = cmd == KVM_GET_IRQCHIP ? irqchip_get(vm, chip) : irqchip_set(vm, chip);
 	if (!r && cmd == KVM_GET_IRQCHIP && copy_to_user(user, chip, sizeof(*chip)))
@@ -222,7 +222,7 @@ static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __use
 	mutex_lock(&vm->lock);
 	if (vm->pit)
 		r = -EEXIST;
-	else if (!vm->irqchip)
+	else if (!sk_has_pic(vm))
 		r = -ENOENT;
 	else
 		r = sk_pit_create(vm, config.flags);
@@ -307,7 +307,13 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 
 	if (copy_from_user(&cap, user, sizeof(cap)))
 		return -EFAULT;
-	if (cap.flags || cap.cap != KVM_CAP_MAX_VCPU_ID || cap.args[0] > SK_MAX_VCPU_ID)
+	if (cap.flags)
+		return -EINVAL;
+	if (cap.cap == KVM_CAP_SPLIT_IRQCHIP)
+		return sk_irq_enable_split(vm, cap.args[0]);
+	if (cap.cap == KVM_CAP_X2APIC_API)
+		return sk_irq_enable_x2apic(vm, cap.args[0]);
+	if (cap.cap != KVM_CAP_MAX_VCPU_ID || cap.args[0] > SK_MAX_VCPU_ID)
 		return -EINVAL;
 	mutex_lock(&vm->lock);
 	if (vm->max_vcpu_ids == cap.args[0]) {
