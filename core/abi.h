@@ -78,9 +78,9 @@ enum socle_hypercall {
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
     SOCLE_HC_DOORBELL_REMOVE,
-    /* (domain, gpa): takes from the log of writes to what PROTECT was called for; the number of
-     * gfns, u64 each, that it now holds. All writes from before the call are in the log.
-     * SOCLE_DIRTY_MAX: there may be more */
+    /* (domain, gpa, vCPU): takes from the log of writes to what PROTECT was called for; the number
+     * of gfns, u64 each, that it now holds. vCPU 0: of all, with all writes from before the call;
+     * SOCLE_DIRTY_MAX: there may be more. Else all of one that is stopped */
     SOCLE_HC_DIRTY_LOG,
     SOCLE_HC_END
 };

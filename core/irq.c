@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 
 bool irq_entries_are_timed;

@@ -14,7 +14,6 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/paging.h"
-#include "core/pool.h"
 #include "core/pvclock.h"
 #include "core/pcpu.h"
 #include "core/trap.h"

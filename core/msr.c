@@ -320,6 +320,7 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
     int err = write_msr(v, index, value, false);
 
+    v->count[SOCLE_STAT_MSR_WRITE]++;
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
@@ -333,6 +334,7 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
     u64 value = 0;
     int err = msr_get(v, index, &value);
 
+    v->count[SOCLE_STAT_MSR_READ]++;
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
         return ask_dom0(v, IO_MSR_READ, index, 0);
     if (err == -E_NOENT)
@@ -359,6 +361,7 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
 {
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
+    v->count[SOCLE_STAT_OTHER]++;
     if (!(cr4 & CR4_OSXSAVE))
         return vcpu_raise_ud(v);
     if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))

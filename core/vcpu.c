@@ -10,11 +10,9 @@
 #include "core/machine.h"
 #include "core/msr.h"
 #include "core/paging.h"
-#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vendor.h"
-#include "drivers/apic.h"
 #include "drivers/tsc.h"
 
 #define NOT_LOADED  (~0u)

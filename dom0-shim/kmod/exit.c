@@ -116,7 +116,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 static int exit_fault(struct sk_vcpu *vcpu)
 {
 	const struct socle_vcpu_page *p = vcpu->page;
-	int r = sk_memory_fault(vcpu->vm, p->fault.gpa, p->fault.write,
+	int r = sk_memory_fault(vcpu, p->fault.gpa, p->fault.write,
 				p->fault.fetch && p->fault.present);
 
 	if (r == -EINTR) {
@@ -238,7 +238,10 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAILED:
 		return exit_failed(vcpu);
 	case SOCLE_EXIT_DIRTY:
-		sk_memory_take_log(vcpu->vm);
+		if (vcpu->vm->dirty_ring_bytes)
+			sk_memory_take_vcpu_log(vcpu);
+		else
+			sk_memory_take_log(vcpu->vm);
 		return RESUME;
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);

@@ -10,10 +10,11 @@ bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 bool sk_tsc_scaling __ro_after_init;
+bool sk_pml __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
-	u16 answer;
+	u32 answer;
 };
 
 /* Whatever is not here is answered 0. */
@@ -32,6 +33,10 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_COALESCED_MMIO, 2 },
 	{ KVM_CAP_COALESCED_PIO, 1 },
 	{ KVM_CAP_SYNC_MMU, 1 },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+	  KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
+	{ KVM_CAP_DIRTY_LOG_RING, SK_DIRTY_RING_MAX },
+	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, SK_DIRTY_RING_MAX },
 	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1 },
 	{ KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1 },
 	{ KVM_CAP_USER_NMI, 1 },
@@ -166,6 +171,7 @@ static int __init say_hello(void)
 	}
 	sk_tsc_khz = info->tsc_khz;
 	sk_tsc_scaling = info->tsc_scaling;
+	sk_pml = strnstr(info->features, "pml", sizeof(info->features));
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,
 		info->vendor, sk_tsc_khz);
 	r = 0;

@@ -69,12 +69,36 @@ struct sk_vcpu;
 int sk_memory_init(struct sk_vm *vm);
 void sk_memory_destroy(struct sk_vm *vm);
 int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region);
-int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user);
+int sk_memory_dirty_log(struct sk_vm *vm, const struct kvm_dirty_log __user *user);
+int sk_memory_clear_log(struct sk_vm *vm, const struct kvm_clear_dirty_log __user *user);
+int sk_memory_manual_protect(struct sk_vm *vm, const struct kvm_enable_cap *cap);
 /* Maps what the guest touched; 0, -EAGAIN (try again), or an error for KVM_RUN's caller. */
 extern bool sk_small_exec; /* Socle maps code by 4 KiB pages only (CVE-2018-12207) */
-int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code);
-/* Marks what Socle has logged as dirty. */
+int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code);
+/* Marks what Socle has logged as dirty: in the slots' bitmaps, or in the vCPU's ring. */
 void sk_memory_take_log(struct sk_vm *vm);
+void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu);
+void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages);
+
+/* ---- dirty_ring.c: KVM_CAP_DIRTY_LOG_RING ------------------------------------------------------- */
+#define SK_DIRTY_RING_MAX (65536 * sizeof(struct kvm_dirty_gfn))
+
+struct sk_dirty_ring {
+	struct kvm_dirty_gfn *gfns; /* mapped by userspace too */
+	u32 dirty; /* how many were put in and taken out, ever */
+	u32 reset;
+};
+
+extern bool sk_pml; /* Socle's processor logs writes */
+int sk_dirty_ring_enable(struct sk_vm *vm, u32 bytes);
+int sk_dirty_ring_new(struct sk_vcpu *vcpu);
+bool sk_dirty_ring_has(const struct sk_vm *vm, unsigned long pgoff);
+struct page *sk_dirty_ring_page(struct sk_vcpu *vcpu, unsigned long pgoff);
+/* By the vCPU's own thread, under mmu_lock */
+void sk_dirty_ring_push(struct sk_vcpu *vcpu, u32 slot, u64 offset);
+/* The vCPU must not run before userspace has taken some out. */
+bool sk_dirty_ring_full(const struct sk_vcpu *vcpu);
+int sk_dirty_ring_reset(struct sk_vm *vm);
 
 /* ---- irq.c: GSI routing ----------------------------------------------------------------------- */
 struct sk_routes;
@@ -191,6 +215,8 @@ struct sk_vm {
 	unsigned long notifier_start, notifier_end;
 	bool mm_gone;
 	u64 *log; /* SOCLE_DIRTY_MAX page numbers; under mmu_lock */
+	u64 manual_protect; /* KVM_DIRTY_LOG_*; under slots_lock */
+	u32 dirty_ring_bytes; /* of each vCPU; 0: bitmaps. Set once, before the first vCPU */
 
 	bool irqchip; /* local APICs are in Socle; set once, under lock */
 	bool split;   /* without the PIC and the IOAPIC; before irqchip */
@@ -261,6 +287,7 @@ struct sk_vcpu {
 	bool finish_now; /* finish that instruction before userspace sees the exit */
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
 	bool has_run;
+	struct sk_dirty_ring dirty_ring;
 	u64 cr8; /* as userspace last saw it */
 	u32 tsc_khz;
 	bool sigset_active;

@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
+#include <linux/vmalloc.h>
 
 /* ---- events: hard interrupt context ----------------------------------------------------------- */
 
@@ -151,6 +152,12 @@ static int leave(struct sk_vcpu *vcpu)
 	return 0;
 }
 
+static int ring_full(struct sk_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+	return 0;
+}
+
 static int run_loop(struct sk_vcpu *vcpu)
 {
 	int r;
@@ -160,6 +167,10 @@ static int run_loop(struct sk_vcpu *vcpu)
 			r = leave(vcpu);
 			if (r <= 0)
 				return r;
+		}
+		if (sk_dirty_ring_full(vcpu)) {
+			r = finish_exit(vcpu);
+			return r > 0 ? ring_full(vcpu) : r;
 		}
 		r = run_once(vcpu, 0);
 		switch (r) {
@@ -254,20 +265,23 @@ static int run(struct sk_vcpu *vcpu)
 		r = finish_first(vcpu);
 	if (!vcpu->exited)
 		stop(vcpu);
+	if (sk_pml && vcpu->vm->dirty_ring_bytes)
+		sk_memory_take_vcpu_log(vcpu);
 	give_state(vcpu);
 	return r;
 }
 
+/* What is blocked but for the time of the RUN ends the RUN, and no more: real_blocked says so, as for sigtimedwait(). */
 static int run_with_signals(struct sk_vcpu *vcpu)
 {
-	sigset_t old;
 	int r;
 
 	if (!vcpu->sigset_active)
 		return run(vcpu);
-	sigprocmask(SIG_SETMASK, &vcpu->sigset, &old);
+	sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run(vcpu);
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+	sigemptyset(&current->real_blocked);
 	return r;
 }
 
@@ -400,7 +414,9 @@ static vm_fault_t vcpu_fault(struct vm_fault *vmf)
 		page = vcpu->vm->ring_page;
 		break;
 	default:
-		return VM_FAULT_SIGBUS;
+		if (!sk_dirty_ring_has(vcpu->vm, vmf->pgoff))
+			return VM_FAULT_SIGBUS;
+		page = sk_dirty_ring_page(vcpu, vmf->pgoff);
 	}
 	get_page(page);
 	vmf->page = page;
@@ -413,6 +429,12 @@ static const struct vm_operations_struct vcpu_vm_ops = {
 
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
+	struct sk_vcpu *vcpu = file->private_data;
+	bool ring = sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff) ||
+		    sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff + vma_pages(vma) - 1);
+
+	if (ring && (vma->vm_flags & (VM_SHARED | VM_EXEC)) != VM_SHARED)
+		return -EINVAL;
 	vma->vm_ops = &vcpu_vm_ops;
 	return 0;
 }
@@ -443,6 +465,7 @@ void sk_vcpu_free(struct sk_vcpu *vcpu)
 	free_page((unsigned long)vcpu->pio);
 	free_page((unsigned long)vcpu->page);
 	free_page((unsigned long)vcpu->buffer);
+	vfree(vcpu->dirty_ring.gfns);
 	kfree(vcpu->cpuid);
 	kfree(vcpu);
 }
@@ -459,7 +482,7 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	vcpu->pio = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->buffer = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer) {
+	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer || sk_dirty_ring_new(vcpu)) {
 		sk_vcpu_free(vcpu);
 		return NULL;
 	}

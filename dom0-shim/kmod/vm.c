@@ -307,13 +307,18 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 
 	if (copy_from_user(&cap, user, sizeof(cap)))
 		return -EFAULT;
-	if (cap.flags)
-		return -EINVAL;
-	if (cap.cap == KVM_CAP_SPLIT_IRQCHIP)
-		return sk_irq_enable_split(vm, cap.args[0]);
-	if (cap.cap == KVM_CAP_X2APIC_API)
-		return sk_irq_enable_x2apic(vm, cap.args[0]);
-	if (cap.cap != KVM_CAP_MAX_VCPU_ID || cap.args[0] > SK_MAX_VCPU_ID)
+	switch (cap.cap) {
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		return sk_memory_manual_protect(vm, &cap);
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return sk_dirty_ring_enable(vm, cap.args[0]);
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return cap.flags ? -EINVAL : sk_irq_enable_split(vm, cap.args[0]);
+	case KVM_CAP_X2APIC_API:
+		return cap.flags ? -EINVAL : sk_irq_enable_x2apic(vm, cap.args[0]);
+	}
+	if (cap.flags || cap.cap != KVM_CAP_MAX_VCPU_ID || cap.args[0] > SK_MAX_VCPU_ID)
 		return -EINVAL;
 	mutex_lock(&vm->lock);
 	if (vm->max_vcpu_ids == cap.args[0]) {
@@ -441,6 +446,10 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_memory_region(vm, argp);
 	case KVM_GET_DIRTY_LOG:
 		return sk_memory_dirty_log(vm, argp);
+	case KVM_CLEAR_DIRTY_LOG:
+		return sk_memory_clear_log(vm, argp);
+	case KVM_RESET_DIRTY_RINGS:
+		return sk_dirty_ring_reset(vm);
 	case KVM_SET_TSS_ADDR: /* three pages for real mode on old Intel; no need of them here */
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:

@@ -15,7 +15,8 @@ SELFTESTS_FLAGS := -O2 -g -std=gnu99 -w -U_FORTIFY_SOURCE -fno-stack-protector -
     -I$(SELFTESTS_KVM)/include -I$(SELFTESTS_KVM)/include/x86_64 -I$(SELFTESTS_TREE)/testing/selftests
 
 # The IPI test waits for 2e9 ticks of the TSC; on a loaded computer an emulated processor may stand still for longer.
-# A wake-up that is lost fails with ten times that too. The dirty log's test takes 1 GiB, which not all machines have.
+# A wake-up that is lost fails with ten times that too. The dirty log's test takes 1 GiB, which not all machines have; its
+# dirty ring (-c) must be smaller than its memory, for only a full ring ends a round.
 $(SELFTESTS)/unpacked: tests/emulator/selftests.mk
 	@$(MAKE) --no-print-directory install-packages PACKAGES="linux-source-6.1 xz-utils"
 	@echo "  UNPACK $(SELFTESTS_TARBALL)"

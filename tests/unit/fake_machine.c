@@ -28,6 +28,7 @@ u64 tsc_khz = 1000000, tsc_boot;
 bool tsc_scaling;
 u64 machine_ram_bytes = MAX_PFN << PAGE_SHIFT;
 u64 host_xcr0_mask = 7, host_phys_mask = BIT(40) - 1;
+u32 host_va_spare = 16;
 bool host_has_tsc_aux;
 u64 wall_boot_ns;
 struct pcpu *pcpus[MAX_PCPUS];

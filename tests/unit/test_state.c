@@ -155,7 +155,6 @@ static void test_sregs(void **state)
     TAKEN(s.efer |= EFER_NXE | EFER_SCE);
     REFUSED(s.cr4 = 0);
     REFUSED(s.cr4 |= CR4_VMXE);
-    REFUSED(s.cr4 |= CR4_LA57);
     REFUSED(s.cr4 |= BIT(23)); /* CET */
     REFUSED(s.cr4 |= BIT(32));
     REFUSED(s.cr4 |= BIT(63));
