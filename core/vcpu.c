@@ -238,9 +238,8 @@ void vcpu_post(struct vcpu *v, u8 vector, bool level)
 
 static bool wants_interrupt_of_dom0(struct vcpu *v)
 {
-    if (v->extint_vector >= 0)
-        return false;
-    return v->irq_window || (v->extint_pending && vlapic_accepts_extint(&v->lapic));
+    return v->extint_vector < 0 && (v->irq_window || v->extint_pending) &&
+           vlapic_accepts_extint(&v->lapic);
 }
 
 bool vcpu_has_event(struct vcpu *v)
@@ -290,6 +289,18 @@ static void end_run(struct vcpu *v, s64 result)
     }
 }
 
+/* What KVM_RUN gives its user with whatever ends it. */
+static void describe(struct vcpu *v)
+{
+    struct socle_vcpu_page *p = v->page;
+
+    p->extint_open = v->extint_vector < 0 && vlapic_accepts_extint(&v->lapic);
+    p->rip = v->rip;
+    p->rflags = v->rflags;
+    p->cr8 = vlapic_cr8(&v->lapic);
+    p->apic_base = vcpu_apic_base(v);
+}
+
 int vcpu_stop(struct vcpu *v)
 {
     if (sched_stop(&v->se)) {
@@ -297,7 +308,11 @@ int vcpu_stop(struct vcpu *v)
         return -E_AGAIN;
     }
     end_run(v, SOCLE_RAN_INTERRUPTED);
-    return sched_loaded(&v->se) ? -E_AGAIN : 0;
+    if (sched_loaded(&v->se))
+        return -E_AGAIN;
+    if (v->page) /* a new vCPU has none for a moment */
+        describe(v);
+    return 0;
 }
 
 /* RUN returns now, with `result` unless the other side has decided already. */
@@ -353,10 +368,8 @@ static enum vcpu_action ask_for_interrupt(struct vcpu *v)
     if (!wants_interrupt_of_dom0(v))
         return VCPU_RESUME;
     if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid ||
-        v->io.kind != IO_NONE) {
-        vcpu_set_pending(v, PENDING_EVENT);
+        v->io.kind != IO_NONE)
         return VCPU_RESUME;
-    }
     v->extint_pending = false;
     v->irq_window = false;
     v->io.kind = IO_EXTINT;
@@ -681,8 +694,10 @@ int vcpu_next_interrupt(struct vcpu *v)
 {
     if (unlikely(v->extint_vector >= 0))
         return v->extint_vector;
-    if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v))
+    if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v)) {
+        vcpu_set_pending(v, PENDING_EVENT); /* also where the guest has just opened LINT0 */
         return VCPU_WINDOW;
+    }
     return vlapic_pending(&v->lapic);
 }
 
@@ -699,14 +714,13 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
 
 void vcpu_take_answer(struct vcpu *v)
 {
-    const volatile struct socle_vcpu_page *p = v->page;
+    volatile struct socle_vcpu_page *p = v->page;
     s32 vector = p->extint_vector;
 
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        v->irq_window = p->irq_window;
-    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 &&
-        vector < 256)
+    v->irq_window = p->irq_window;
+    if (vector >= 0 && vector < 256)
         v->extint_vector = (s16)vector;
+    p->extint_vector = -1;
     if (v->io.kind == IO_MSR_READ || v->io.kind == IO_MSR_WRITE) {
         v->io.data = p->msr.value;
         v->io.error = p->msr.error;
@@ -735,10 +749,7 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
         dom0_died(v, "had an exit that nobody can answer");
     v->count[SOCLE_STAT_TO_DOM0]++;
     p->exit = reason;
-    p->rip = v->rip;
-    p->rflags = v->rflags;
-    p->cr8 = vlapic_cr8(&v->lapic);
-    p->apic_base = vcpu_apic_base(v);
+    describe(v);
     return VCPU_EXIT;
 }
 

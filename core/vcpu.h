@@ -118,7 +118,7 @@ struct vcpu {
     bool nmi_masked;
     u8 sipi_vector;
     s16 extint_vector; /* got from dom0, -1: none */
-    bool irq_window;   /* without a LAPIC: dom0 wants to inject */
+    bool irq_window;   /* dom0 wants to inject */
 
     /* Exit to dom0. */
     struct socle_vcpu_page *page; /* shared, NULL for dom0's own */

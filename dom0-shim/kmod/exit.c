@@ -28,7 +28,7 @@ static bool io_in_kernel(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 
 	u8 *data = vcpu->page->data;
 	u32 i;
 
-	if (!vm->irqchip || size != 1)
+	if (!sk_has_pic(vm) || size != 1)
 		return false;
 	for (i = 0; i < count; i++)
 		if (!device_io(vm, port, in, &data[i]))
@@ -105,7 +105,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 	if (!len || len > 8)
 		return -EIO;
 	vcpu->completion = true;
-	if (vm->irqchip && sk_ioapic_mmio(vm, gpa, write, len, data))
+	if (sk_has_pic(vm) && sk_ioapic_mmio(vm, gpa, write, len, data))
 		return RESUME;
 	if (write && (sk_ioeventfd_write(vm, false, gpa, len, data) ||
 		      sk_coalesced_write(vm, false, gpa, len, data)))

@@ -46,6 +46,8 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_USER_NMI, 1 },
 	{ KVM_CAP_IRQ_ROUTING, SK_MAX_GSI },
 	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, SK_X2APIC_FLAGS },
 	{ KVM_CAP_IRQFD, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
 	{ KVM_CAP_PIT2, 1 },

@@ -28,7 +28,8 @@
 #define SK_MAX_VCPUS	64
 #define SK_MAX_VCPU_ID	256
 #define SK_MEM_SLOTS	509
-#define SK_MAX_GSI	1024
+#define SK_MAX_GSI	4096
+#define SK_X2APIC_FLAGS (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
 #define SK_MAX_CPUID	100
 #define SK_MAX_MSRS	256
 #define SK_MCE_BANKS	32
@@ -112,6 +113,12 @@ int sk_irq_set(struct sk_vm *vm, u32 gsi, int source, int level);
 /* Delivers one pulse of an irqfd. Any context. */
 void sk_irq_pulse(struct sk_vm *vm, u32 gsi);
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi);
+/* The vector of a level-triggered message that a pin of userspace's IOAPICs is routed to */
+bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector);
+long sk_irq_enable_split(struct sk_vm *vm, u64 pins);
+long sk_irq_enable_x2apic(struct sk_vm *vm, u64 flags);
+/* The number of vCPUs that took it, < 0: none has that address. Any context. */
+long sk_irq_send_msi(struct sk_vm *vm, u32 low, u32 high, u32 data);
 
 /* ---- irqfd.c ---------------------------------------------------------------------------------- */
 int sk_irqfd_init(void);
@@ -220,7 +227,11 @@ struct sk_vm {
 	u64 manual_protect; /* KVM_DIRTY_LOG_*; under slots_lock */
 	u32 dirty_ring_bytes; /* of each vCPU; 0: bitmaps. Set once, before the first vCPU */
 
-	bool irqchip; /* set once, under lock */
+	bool irqchip; /* local APICs are in Socle; set once, under lock */
+	bool split;   /* without the PIC and the IOAPIC; before irqchip */
+	u32 reserved_pins; /* split: GSIs of userspace's IOAPICs */
+	bool x2apic_ids;   /* KVM_CAP_X2APIC_API: ids of 32 bits */
+	bool x2apic_exact; /* KVM_CAP_X2APIC_API: 0xff is no broadcast for x2APICs */
 	struct sk_pic pic;
 	struct sk_ioapic ioapic;
 	struct sk_pit *pit;
@@ -238,6 +249,12 @@ struct sk_vm {
 	struct page *ring_page;
 	u32 ring_last;
 };
+
+/* The PIC and the IOAPIC are here. */
+static inline bool sk_has_pic(const struct sk_vm *vm)
+{
+	return smp_load_acquire(&vm->irqchip) && !vm->split;
+}
 
 long sk_vm_create(void);
 void sk_vm_get(struct sk_vm *vm);
@@ -268,6 +285,7 @@ struct sk_vcpu {
 	struct sk_port port;
 	wait_queue_head_t wait;
 	int event; /* the port fired */
+	int cpu;   /* the processor that is in RUN, or -1 */
 
 	struct mutex mutex; /* all below */
 	struct kvm_run *run; /* mapped by userspace: read each field once */
@@ -308,7 +326,6 @@ int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu);
 u32 sk_state_tsc_khz(unsigned long arg);
 long sk_state_set_tsc_khz(struct sk_vcpu *vcpu, unsigned long arg);
 int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8);
-void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base);
 int sk_state_queue_interrupt(struct sk_vcpu *vcpu, u32 vector);
 int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector);
 /* -ENOTTY: not an ioctl of this file */

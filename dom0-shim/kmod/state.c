@@ -206,19 +206,6 @@ int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8)
 	return r;
 }
 
-void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base)
-{
-	const struct socle_sregs *sregs = vcpu->buffer;
-	const struct socle_regs *regs = vcpu->buffer;
-
-	if (sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0) {
-		*cr8 = sregs->cr8;
-		*apic_base = sregs->apic_base;
-	}
-	if (sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs)) >= 0)
-		*rflags = regs->rflags;
-}
-
 /* ---- pending events --------------------------------------------------------------------------- */
 
 static int read_events(struct sk_vcpu *vcpu, struct socle_vcpu_events *events)
@@ -653,24 +640,44 @@ out:
 
 /* ---- local APIC, run state, debug registers --------------------------------------------------- */
 
+/* KVM_CAP_X2APIC_API: an x2APIC's id is the whole register; Socle has it in the upper bits in either mode. */
+static bool has_plain_id(struct sk_vcpu *vcpu)
+{
+	struct kvm_sregs2 sregs;
+
+	return vcpu->vm->x2apic_ids && !read_sregs(vcpu, &sregs) &&
+	       sregs.apic_base & X2APIC_ENABLE;
+}
+
 static long get_lapic(struct sk_vcpu *vcpu, struct kvm_lapic_state __user *user)
 {
+	u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
 	int r;
 
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	r = sk_state_get(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 	if (r < 0)
 		return r;
+	if (plain)
+		*id = vcpu->id;
 	return copy_to_user(user, vcpu->buffer, sizeof(struct kvm_lapic_state)) ? -EFAULT : 0;
 }
 
 static long set_lapic(struct sk_vcpu *vcpu, const struct kvm_lapic_state __user *user)
 {
+	const u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
+
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	if (copy_from_user(vcpu->buffer, user, sizeof(struct kvm_lapic_state)))
 		return -EFAULT;
+	if (plain && *id != vcpu->id)
+		return -EINVAL;
 	return sk_state_set(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 }
 

@@ -150,7 +150,7 @@ static int create_irqchip(struct sk_vm *vm)
 	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_LAPIC, 1);
 	if (r)
 		return r;
-	WRITE_ONCE(vm->irqchip, true);
+	smp_store_release(&vm->irqchip, true);
 	return 0;
 }
 
@@ -192,7 +192,7 @@ static long ioctl_irqchip(struct sk_vm *vm, unsigned int cmd, struct kvm_irqchip
 	chip = memdup_user(user, sizeof(*chip));
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
-	if (!vm->irqchip)
+	if (!sk_has_pic(vm))
 		goto out;
 	r = cmd == KVM_GET_IRQCHIP ? irqchip_get(vm, chip) : irqchip_set(vm, chip);
 	if (!r && cmd == KVM_GET_IRQCHIP && copy_to_user(user, chip, sizeof(*chip)))
@@ -226,7 +226,7 @@ static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __use
 	mutex_lock(&vm->lock);
 	if (vm->pit)
 		r = -EEXIST;
-	else if (!vm->irqchip)
+	else if (!sk_has_pic(vm))
 		r = -ENOENT;
 	else
 		r = sk_pit_create(vm, config.flags);
@@ -400,6 +400,10 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	case KVM_CAP_DIRTY_LOG_RING:
 	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
 		return sk_dirty_ring_enable(vm, value);
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return sk_irq_enable_split(vm, value);
+	case KVM_CAP_X2APIC_API:
+		return sk_irq_enable_x2apic(vm, value);
 	case KVM_CAP_MSR_PLATFORM_INFO:
 		return set_flag(&vm->hide_platform_info, !value);
 	case KVM_CAP_EXCEPTION_PAYLOAD:
