@@ -194,13 +194,18 @@ static void get_events(struct vcpu *v, void *buf)
     bool exception = event->valid && event->type == EVENT_EXCEPTION;
     bool soft = event->valid && event->type == EVENT_SOFT;
     bool interrupt = soft || (event->valid && event->type == EVENT_INTERRUPT);
+    u8 vector = interrupt ? event->vector : 0;
 
+    if (!interrupt && v->extint_vector >= 0) { /* the PIC has it in service */
+        interrupt = true;
+        vector = (u8)v->extint_vector;
+    }
     *e = (struct socle_vcpu_events){.exception_pending = exception,
                                     .exception_nr = exception ? event->vector : 0,
                                     .exception_has_error = exception && event->has_error,
                                     .exception_error = exception ? event->error : 0,
                                     .interrupt_injected = interrupt,
-                                    .interrupt_nr = interrupt ? event->vector : 0,
+                                    .interrupt_nr = vector,
                                     .interrupt_soft = soft,
                                     .shadow = vendor->get_shadow(v),
                                     .nmi_injected = event->valid && event->type == EVENT_NMI,
@@ -209,10 +214,13 @@ static void get_events(struct vcpu *v, void *buf)
                                     .sipi_vector = v->sipi_vector};
 }
 
-/* Socle holds one event on its way in; get_events() never shows more. */
+/* Socle holds one event on its way in, and the PIC's interrupt that comes after it; get_events()
+ * never shows more. */
 static bool events_legal(const struct socle_vcpu_events *e)
 {
-    if (!!e->exception_pending + !!e->interrupt_injected + !!e->nmi_injected > 1)
+    bool soft = e->interrupt_injected && e->interrupt_soft;
+
+    if (!!e->exception_pending + soft + !!e->nmi_injected > 1)
         return false;
     if (!e->exception_pending)
         return true;
@@ -241,6 +249,9 @@ static int set_events(struct vcpu *v, const void *buf)
     if (!events_legal(e))
         return -E_INVAL;
     v->event = event_of(e);
+    v->extint_vector = -1;
+    if (e->interrupt_injected && (e->exception_pending || e->nmi_injected))
+        v->extint_vector = e->interrupt_nr;
     v->nmi_pending = e->nmi_pending;
     v->nmi_masked = e->nmi_masked;
     v->sipi_vector = e->sipi_vector;
