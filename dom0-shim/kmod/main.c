@@ -13,7 +13,7 @@ bool sk_tsc_scaling __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
-	u16 answer;
+	u32 answer;
 };
 
 /* Whatever is not here is answered 0. */
@@ -51,6 +51,8 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_VCPU_EVENTS, 1 },
 	{ KVM_CAP_DEBUGREGS, 1 },
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG2, SK_GUESTDBG },
 	{ KVM_CAP_ENABLE_CAP, 1 },
 	{ KVM_CAP_ENABLE_CAP_VM, 1 },
 	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
