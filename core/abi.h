@@ -344,9 +344,13 @@ struct socle_debug {
     u64 dr6, dr7;
 };
 
+#define SOCLE_DEBUG_ON    0x1
+#define SOCLE_DEBUG_STEP  0x2
+#define SOCLE_DEBUG_BP    0x4  /* #BP makes an exit */
+#define SOCLE_DEBUG_HW    0x8  /* db and dr7 are in the processor instead of the guest's own */
+#define SOCLE_DEBUG_BLOCK 0x10 /* no interrupt, no NMI */
 struct socle_guest_debug {
-    u32 flags; /* bit 0 on, bit 1 single step, bit 2 #BP exits, bit 3 hardware breakpoints in db/dr7
-                */
+    u32 flags; /* SOCLE_DEBUG_*; without ON all is off */
     u32 reserved;
     u64 db[4];
     u64 dr7;

@@ -35,6 +35,10 @@
 #define SK_MCE_BANKS	32
 #define SK_MMAP_PAGES	3
 #define SK_XSAVE_BYTES	4096
+#define SK_GUESTDBG                                                                                \
+	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |                  \
+	 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP |                \
+	 KVM_GUESTDBG_BLOCKIRQ)
 
 /* Who holds an interrupt line up; a line is the OR of them. */
 enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD };

@@ -744,21 +744,38 @@ static long set_debugregs(struct sk_vcpu *vcpu, const struct kvm_debugregs __use
 	return sk_state_set(vcpu, SOCLE_STATE_DEBUG, sizeof(*s));
 }
 
+static int inject_for_debugger(struct sk_vcpu *vcpu, u8 vector)
+{
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	return events.exception_pending ? -EBUSY : sk_state_queue_exception(vcpu, vector);
+}
+
 static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug __user *user)
 {
 	struct socle_guest_debug *s = vcpu->buffer;
 	struct kvm_guest_debug k;
+	int r;
 
 	if (copy_from_user(&k, user, sizeof(k)))
 		return -EFAULT;
-	if (k.control & ~(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
-			  KVM_GUESTDBG_USE_HW_BP))
+	if (k.control & ~SK_GUESTDBG)
 		return -EINVAL;
+	if (k.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
+		r = inject_for_debugger(vcpu, k.control & KVM_GUESTDBG_INJECT_DB ? X86_TRAP_DB :
+										 X86_TRAP_BP);
+		if (r)
+			return r;
+	}
 	memset(s, 0, sizeof(*s));
-	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? 1 : 0) |
-		   (k.control & KVM_GUESTDBG_SINGLESTEP ? 2 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_SW_BP ? 4 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_HW_BP ? 8 : 0);
+	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? SOCLE_DEBUG_ON : 0) |
+		   (k.control & KVM_GUESTDBG_SINGLESTEP ? SOCLE_DEBUG_STEP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_SW_BP ? SOCLE_DEBUG_BP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_HW_BP ? SOCLE_DEBUG_HW : 0) |
+		   (k.control & KVM_GUESTDBG_BLOCKIRQ ? SOCLE_DEBUG_BLOCK : 0);
 	memcpy(s->db, k.arch.debugreg, sizeof(s->db));
 	s->dr7 = k.arch.debugreg[7];
 	return sk_state_set(vcpu, SOCLE_STATE_GUEST_DEBUG, sizeof(*s));

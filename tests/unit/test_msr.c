@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/cpuid.c core/pvclock.c core/state.c core/vlapic.c
+// SOURCES: core/cpuid.c core/pvclock.c core/state.c core/vlapic.c core/debug.c
 /* RDMSR, WRMSR, XSETBV, host-set MSRs and the paravirtual clock. */
 #include "core/lib.h"
 #include "tests/unit/vcpu_fake.h"
