@@ -10,6 +10,7 @@
 #include "core/machine.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
+#include "core/pvclock.h"
 #include "core/state.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
@@ -55,6 +56,7 @@ static s64 call_info(const struct args *x)
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
     info->tsc_scaling = tsc_scaling;
+    info->tsc_boot = tsc_boot;
     info->ram_bytes = machine_ram_bytes;
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;
@@ -264,13 +266,16 @@ static s64 signal_vcpu(struct vcpu *v, u64 what)
     bool *const signals[] = {[SOCLE_SIGNAL_NMI] = &v->nmi_pending,
                              [SOCLE_SIGNAL_EXTINT] = &v->extint_pending,
                              [SOCLE_SIGNAL_EXTINT_OFF] = &v->extint_pending,
-                             [SOCLE_SIGNAL_INIT] = &v->init_pending};
+                             [SOCLE_SIGNAL_INIT] = &v->init_pending,
+                             [SOCLE_SIGNAL_STOOD_STILL] = &v->clock_stood_still};
 
     if (!what || what >= ARRAY_SIZE(signals))
         return -E_INVAL;
     __atomic_store_n(signals[what], what != SOCLE_SIGNAL_EXTINT_OFF, __ATOMIC_RELEASE);
     if (what != SOCLE_SIGNAL_EXTINT_OFF)
         vcpu_notify(v);
+    if (what == SOCLE_SIGNAL_STOOD_STILL)
+        pvclock_changed(v);
     return 0;
 }
 

@@ -74,7 +74,7 @@ static int read_apic(struct vcpu *v, u32 index, u64 *value)
 
 /* ---- time-stamp counter ---- */
 
-static void set_tsc_offset(struct vcpu *v, s64 offset)
+void msr_set_tsc_offset(struct vcpu *v, s64 offset)
 {
     v->tsc_offset = offset;
     vendor->update_tsc(v);
@@ -109,7 +109,7 @@ static int write_tsc(struct vcpu *v, u64 value, bool host)
         offset = matching_offset(v, offset);
     else
         v->tsc_adjust += (u64)offset - (u64)v->tsc_offset;
-    set_tsc_offset(v, offset);
+    msr_set_tsc_offset(v, offset);
     return 0;
 }
 
@@ -119,7 +119,7 @@ static int write_tsc_adjust(struct vcpu *v, u64 value, bool host)
 
     v->tsc_adjust = value;
     if (!host && delta)
-        set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
+        msr_set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
     return 0;
 }
 

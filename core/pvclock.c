@@ -9,6 +9,7 @@
 
 #define CLOCK_ENABLE BIT(0)
 #define TSC_STABLE   BIT(0)
+#define STOOD_STILL  BIT(1)
 
 struct time_info {
     u32 version; /* odd while the rest is being written */
@@ -73,12 +74,18 @@ static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
 static int write_time(struct vcpu *v)
 {
     struct time_info info = {.system_time = (u64)v->domain->clock_offset_ns, .flags = TSC_STABLE};
+    int err;
 
     if (!(v->clock_msr & CLOCK_ENABLE))
         return 0;
     info.tsc_timestamp = tsc_scale(tsc_boot, v->lapic.tsc_ratio) + (u64)v->tsc_offset;
     tsc_pv_factors(v->lapic.tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
-    return publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
+    if (v->clock_stood_still)
+        info.flags |= STOOD_STILL;
+    err = publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
+    if (!err)
+        v->clock_stood_still = false;
+    return err;
 }
 
 enum vcpu_action pvclock_update(struct vcpu *v)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/paging.h"
 #include "core/panic.h"
@@ -55,7 +56,7 @@ static void close_interrupt_window(struct vmcb *c)
  * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1) || v->irq_blocked)
         return false;
     c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
@@ -94,7 +95,7 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         open_interrupt_window(c);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, c, vector);
-    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
     /* An interrupt that the guest can take at once goes in as a virtual one. The event field would
      * do as well, but QEMU (7.2) delivers that one again if the entry meets a request to its
@@ -114,10 +115,11 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
     u8 type = info >> 8 & 7;
+    bool injected = (c->event_inj | EVENT_INJ_VALID) == info;
 
-    if (type == EVENT_SOFT)
+    if (type == EVENT_SOFT && !injected)
         return;
-    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
     v->event = (struct event){.valid = true,
                               .has_error = !!(info & EVENT_INJ_ERROR),
@@ -198,7 +200,9 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    if (vector != VEC_AC)
+        return debug_exception(v, vector);
+    return vcpu_raise(v, vector, true, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -210,6 +214,13 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
     svm_take_interrupts();
     return unlikely(c->int_state & 1) && !c->cpl ? decode_and_handle(v, INSN_HLT, exit_hlt)
                                                  : VCPU_RESUME;
+}
+
+static enum vcpu_action emulate(struct vcpu *v)
+{
+    v->count[SOCLE_STAT_CR]++;
+    svm_get_sregs(v, &v->sregs);
+    return exit_emulate(v);
 }
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
@@ -238,11 +249,13 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
-        v->count[SOCLE_STAT_CR]++;
         c->intercept_cr_write &= (u16)~BIT(8);
-        svm_get_sregs(v, &v->sregs);
-        return exit_emulate(v);
+        return emulate(v);
+    case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
+    case SVM_EXIT_SWINT:
+        return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_BP:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
@@ -301,7 +314,6 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     c->rsp = v->gpr[RSP];
     c->rip = v->rip;
     c->rflags = v->rflags;
-    c->clean = 0;
     svm_enter(v->gpr, virt_to_phys(c));
     v->gpr[RAX] = c->rax;
     v->gpr[RSP] = c->rsp;

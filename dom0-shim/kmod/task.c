@@ -363,7 +363,7 @@ static int store_event(struct task *t)
 		.exception_has_error = t->fault != DB && t->fault,
 		.exception_error = t->error,
 		.shadow = t->switched ? 0 : t->event.shadow,
-		.nmi_pending = 2, /* another may come now */
+		.nmi_pending = 2, /* another may come now; and the PIC's interrupt still waits */
 		.nmi_masked = t->event.nmi_masked,
 		.sipi_vector = t->event.sipi_vector,
 	};
