@@ -301,10 +301,10 @@ static int set_mp(struct vcpu *v, const void *buf)
 /* ---- all of them ---- */
 
 static const struct section {
-    u32 bytes; /* 0: of any length, or none */
+    u64 bytes; /* 0: of any length, or none */
     void (*get)(struct vcpu *v, void *buf);
     int (*set)(struct vcpu *v, const void *buf);
-    u32 field; /* of struct vcpu, where GET is no more than its value */
+    u64 field; /* of struct vcpu, where GET is no more than its value */
 } sections[] = {
     [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
     [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs},
