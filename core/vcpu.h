@@ -97,6 +97,7 @@ struct vcpu {
     bool retired; /* that instruction is done: its interrupt shadow ends */
     u32 pending;
     u32 activity;
+    u32 traps; /* SOCLE_TRAP_* */
     struct domain *domain;
     void *vendor; /* VMCB or VMCS, owned by svm/ or vmx/ */
     struct vlapic lapic;
@@ -146,7 +147,6 @@ struct vcpu {
     u64 clock_msr, clock_wall_msr;
     u32 clock_version;
     bool clock_wall_due;            /* the wall clock is to be written */
-    bool clock_stood_still;         /* dom0 says so; the guest is to be told */
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
@@ -185,12 +185,6 @@ static inline enum vcpu_action vcpu_raise(struct vcpu *v, u8 vector, bool has_er
 static inline enum vcpu_action vcpu_raise_gp(struct vcpu *v)
 {
     return vcpu_raise(v, VEC_GP, true, 0);
-}
-
-/* Also for instructions that no domain is offered. */
-static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
-{
-    return vcpu_raise(v, VEC_UD, false, 0);
 }
 
 /* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it (checked by the
@@ -255,6 +249,13 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector);
 
 /* An exit to dom0 with this reason; fields of v->page besides it are set by the caller. */
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason);
+
+/* Also for instructions that no domain is offered; dom0 may know better. */
+static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
+{
+    return unlikely(v->traps & SOCLE_TRAP_UD) ? vcpu_exit(v, SOCLE_EXIT_UD)
+                                              : vcpu_raise(v, VEC_UD, false, 0);
+}
 
 /* A failed entry or an exit that Socle does not know: logs, ends the domain (dom0: the machine). */
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);

@@ -211,6 +211,8 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
     return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
 }
 
@@ -272,6 +274,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_WRITE_CR8:
         return handle_cr8(v, c);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);

@@ -133,6 +133,39 @@ static void slot_withdraw(struct sk_vm *vm, struct sk_slot *slot)
 	slot_free(slot);
 }
 
+/* Where userspace has the page, 0: nowhere. A write is marked, once it is done. */
+static unsigned long guest_hva(struct sk_vm *vm, u64 gpa, bool write, bool done)
+{
+	u64 gfn = gpa >> PAGE_SHIFT;
+	unsigned long hva = 0;
+	struct sk_slot *slot;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, gfn);
+	if (slot && !slot->dying && !(write && slot->flags & KVM_MEM_READONLY)) {
+		hva = slot->hva + (gpa - (slot->gfn << PAGE_SHIFT));
+		if (done && slot->dirty)
+			set_bit(gfn - slot->gfn, slot->dirty);
+	}
+	spin_unlock(&vm->mmu_lock);
+	return hva;
+}
+
+/* Within one page, and in the VM's own process */
+int sk_memory_access(struct sk_vm *vm, u64 gpa, void *data, u32 bytes, bool write)
+{
+	unsigned long hva = guest_hva(vm, gpa, write, false);
+
+	if (!hva || offset_in_page(gpa) + bytes > PAGE_SIZE)
+		return -EFAULT;
+	if (!write)
+		return copy_from_user(data, (void __user *)hva, bytes) ? -EFAULT : 0;
+	if (copy_to_user((void __user *)hva, data, bytes))
+		return -EFAULT;
+	guest_hva(vm, gpa, true, true);
+	return 0;
+}
+
 /* ---- KVM_SET_USER_MEMORY_REGION --------------------------------------------------------------- */
 
 static unsigned long *dirty_bitmap_new(u64 pages)
