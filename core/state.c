@@ -253,9 +253,11 @@ static int set_events(struct vcpu *v, const void *buf)
     if (!events_legal(e))
         return -E_INVAL;
     v->event = event_of(e);
-    v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
-    v->extint_vector = e->interrupt_nr;
-    v->nmi_pending = e->nmi_pending;
+    if (e->nmi_pending < 2) {
+        v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
+        v->extint_vector = e->interrupt_nr;
+        v->nmi_pending = e->nmi_pending;
+    }
     v->nmi_masked = e->nmi_masked;
     v->sipi_vector = e->sipi_vector;
     vendor->set_shadow(v, e->shadow & 1);

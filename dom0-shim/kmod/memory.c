@@ -730,6 +730,23 @@ int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool 
 	return 0;
 }
 
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes)
+{
+	void __user *at = (void __user *)user_address(vcpu->vm, gpa, true);
+	u32 old32 = old;
+	int r;
+
+	if (!at || !access_ok(at, bytes))
+		return -EFAULT;
+	if (bytes == 8)
+		r = __try_cmpxchg_user((u64 __user *)at, &old, new, out8);
+	else
+		r = __try_cmpxchg_user((u32 __user *)at, &old32, (u32)new, out4);
+	if (!r)
+		log_own_write(vcpu, gpa >> PAGE_SHIFT);
+	return r > 0 ? -EAGAIN : r;
+}
+
 /* ---- MMU notifier ----------------------------------------------------------------------------- */
 
 static void revoke_range(struct sk_vm *vm, unsigned long start, unsigned long end)

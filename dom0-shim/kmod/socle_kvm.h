@@ -83,6 +83,8 @@ int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code);
 void sk_memory_take_log(struct sk_vm *vm);
 /* Copies from or to the guest's RAM, in an ioctl of its process. -EFAULT: some of it is none */
 int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write);
+/* 4 or 8 aligned bytes, atomically. -EAGAIN: they were not as expected */
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes);
 void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu);
 void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages);
 
@@ -334,6 +336,10 @@ long sk_vcpu_create(struct sk_vm *vm, u32 id);
 void sk_vcpu_free(struct sk_vcpu *vcpu);
 /* Handles the exit in vcpu->page: 1 resume the guest, 0 return to userspace, < 0 error. */
 int sk_exit_handle(struct sk_vcpu *vcpu);
+
+/* ---- task.c ----------------------------------------------------------------------------------- */
+/* The switch that the exit in vcpu->page asks for: 0 resume the guest, 1 it has shut down, < 0 error */
+int sk_task_switch(struct sk_vcpu *vcpu);
 
 /* ---- state.c ---------------------------------------------------------------------------------- */
 /* One section of the vCPU's state, to or from vcpu->buffer */
