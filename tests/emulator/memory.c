@@ -758,6 +758,7 @@ static void test_dirty_ring(void)
     }
     CHECK(fulls >= 2);
     harvest(ring[0], &next[0], bits[0]);
+    CHECK(ioctl(vm->fd, KVM_RESET_DIRTY_RINGS, 0) >= 0);
     for (uint32_t i = 0; i < pages; i++)
         seen += bit(bits[0], i);
     CHECK(seen >= pages - 1); /* page 12 may still be open for writing, from the other vCPU */
@@ -912,14 +913,9 @@ static void test_swap(void)
 
 #define CGROUP "/sys/fs/cgroup/"
 
-/* Has half of what it wants: Linux takes pages away behind the guest's back, of what it uses as of
- * the rest. */
-static void test_overcommit(void)
+/* From here on the process has 16 MiB. */
+static void enter_cgroup(void)
 {
-    size_t size = 32 * MIB;
-    uint32_t pages = size / PAGE;
-    uint8_t *m = plain(size);
-    struct vm v, *vm;
     char pid[16];
 
     mount("none", CGROUP, "cgroup2", 0, NULL);
@@ -928,6 +924,17 @@ static void test_overcommit(void)
     put(CGROUP "guest/memory.max", "16777216");
     snprintf(pid, sizeof(pid), "%d", getpid());
     put(CGROUP "guest/cgroup.procs", pid);
+}
+
+/* Has half of what it wants: Linux takes pages away behind the guest's back. */
+static void test_overcommit(void)
+{
+    size_t size = 32 * MIB;
+    uint32_t pages = size / PAGE;
+    uint8_t *m = plain(size);
+    struct vm v, *vm;
+
+    enter_cgroup();
     vm = vm_with(&v, m, size, 0);
     write_pages(vm, pages, 1);
     printf("%llu of %zu MiB swapped; ", (unsigned long long)get("/proc/self/smaps", "Swap:") / 1024,
@@ -936,6 +943,43 @@ static void test_overcommit(void)
     mapped_at_most(pages / 2);
     EQUAL(sum_pages(vm, pages), sum_of(pages, 1));
     vm_end(vm);
+}
+
+static void *hot_main(void *arg)
+{
+    struct vm *vm = arg;
+
+    for (;;)
+        call(&vm->vcpu[1], guest_sum, BASE, 1024, PAGE, 0);
+    return NULL;
+}
+
+/* What the guest uses all the time stays, where Linux asks who has used what. */
+static void test_hot(void)
+{
+    uint32_t hot = 1024, pages = 8192;
+    uint8_t *m = plain(pages * PAGE);
+    uint64_t entry[1024];
+    uint32_t out = 0, looks = 0;
+    int map = open("/proc/self/pagemap", O_RDONLY);
+    pthread_t thread;
+    struct vm v, *vm;
+
+    enter_cgroup();
+    vm = vm_with(&v, m, pages * PAGE, 0);
+    vcpu_new(vm);
+    write_pages(vm, hot, 1);
+    CHECK(!pthread_create(&thread, NULL, hot_main, vm));
+    for (uint32_t round = 0; round < 2; round++) {
+        for (uint32_t i = hot; i < pages; i += 64, looks++) {
+            call(&vm->vcpu[0], guest_write, BASE + i * PAGE, 64, PAGE, i);
+            EQUAL(pread(map, entry, sizeof(entry), (uintptr_t)m / PAGE * 8), sizeof(entry));
+            for (uint32_t j = 0; j < hot; j++)
+                out += !(entry[j] >> 63);
+        }
+    }
+    printf("%u of %u hot pages were out at a time; ", out / looks, hot);
+    CHECK(out / looks < hot / 64);
 }
 
 static int node_of(void *page)
@@ -1323,6 +1367,7 @@ static const struct {
     {"ksm", test_ksm},
     {"swap", test_swap},
     {"overcommit", test_overcommit},
+    {"hot", test_hot},
     {"numa", test_numa},
     {"shared", test_shared},
     {"discard", test_discard},
