@@ -65,6 +65,7 @@ struct sk_slot {
 	u16 id;
 	bool dying; /* no new mappings; the notifier still honours it */
 	unsigned long *dirty;
+	unsigned long *young; /* first pages of what was mapped since Linux last asked; under mmu_lock */
 };
 
 struct sk_vm;
