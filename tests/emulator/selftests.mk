@@ -28,6 +28,11 @@ $(SELFTESTS)/unpacked: tests/emulator/selftests.mk
 	@sed -i 's/DIRTY_MEM_BITS 30/DIRTY_MEM_BITS 24/' $(SELFTESTS_KVM)/dirty_log_test.c
 	@touch $@
 
+# Our own, which use their library
+$(SELFTESTS)/obj/api/%.o: tests/emulator/api/%.c $(SELFTESTS)/unpacked
+	@mkdir -p $(@D)
+	@gcc $(SELFTESTS_FLAGS) -Wall -Wextra -Wno-pointer-arith -Wno-sign-compare -Wno-unused-parameter -c -o $@ $<
+
 $(SELFTESTS)/obj/%.o: $(SELFTESTS)/unpacked
 	@mkdir -p $(@D)
 	@gcc $(SELFTESTS_FLAGS) $(if $(filter lib/string_override%,$*),-ffreestanding) -I$(SELFTESTS_KVM)/$(dir $*) -c \
