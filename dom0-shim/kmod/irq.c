@@ -92,12 +92,11 @@ void sk_irq_pulse(struct sk_vm *vm, u32 gsi)
 	sk_irq_set(vm, gsi, SK_SOURCE_IRQFD, 0);
 }
 
-/* Nobody has that address: KVM says -1, which userspace sees as EPERM. */
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi)
 {
 	if (msi->flags & ~KVM_MSI_VALID_DEVID || !msi_legal(vm, msi->address_hi))
 		return -EINVAL;
-	return max(sk_irq_send_msi(vm, msi->address_lo, msi->address_hi, msi->data), -1L);
+	return max(sk_irq_send_msi(vm, msi->address_lo, msi->address_hi, msi->data), 0L);
 }
 
 int sk_irq_gsi_of(struct sk_vm *vm, u32 chip, u32 pin)

@@ -117,7 +117,7 @@ bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector);
 int sk_irq_gsi_of(struct sk_vm *vm, u32 chip, u32 pin);
 long sk_irq_enable_split(struct sk_vm *vm, u64 pins);
 long sk_irq_enable_x2apic(struct sk_vm *vm, u64 flags);
-/* The number of vCPUs that took it, < 0: none has that address. Any context. */
+/* The number of vCPUs that took it, < 0: it is no message. Any context. */
 long sk_irq_send_msi(struct sk_vm *vm, u32 low, u32 high, u32 data);
 
 /* ---- irqfd.c ---------------------------------------------------------------------------------- */
