@@ -72,6 +72,7 @@ static s64 call_info(const struct args *x)
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
     info->tsc_scaling = tsc_scaling;
+    info->tsc_boot = tsc_boot;
     info->ram_bytes = machine_ram_bytes;
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/paging.h"
 #include "core/panic.h"
@@ -63,7 +64,7 @@ static void make_interrupt_virtual(struct vmcb *c)
  * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1) || v->irq_blocked)
         return false;
     c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
@@ -102,7 +103,7 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         open_interrupt_window(c);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, c, vector);
-    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
     if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
         !(c->int_ctl & INT_CTL_IRQ))
@@ -117,10 +118,11 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
     u8 type = info >> 8 & 7;
+    bool injected = (c->event_inj | EVENT_INJ_VALID) == info;
 
-    if (type == EVENT_SOFT)
+    if (type == EVENT_SOFT && !injected)
         return;
-    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
     v->event = (struct event){.valid = true,
                               .has_error = !!(info & EVENT_INJ_ERROR),
@@ -201,7 +203,11 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
+    if (vector != VEC_AC)
+        return debug_exception(v, vector);
+    return vcpu_raise(v, vector, true, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -224,12 +230,17 @@ static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
     return VCPU_RESUME;
 }
 
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+static enum vcpu_action emulate(struct vcpu *v)
 {
     v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
     svm_get_sregs(v, &v->sregs);
     return exit_emulate(v);
+}
+
+static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+{
+    c->intercept_cr_write &= (u16)~BIT(8);
+    return emulate(v);
 }
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
@@ -259,7 +270,12 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
         return handle_cr8(v, c);
+    case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
+    case SVM_EXIT_SWINT:
+        return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_BP:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
@@ -316,7 +332,6 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     c->rsp = v->gpr[RSP];
     c->rip = v->rip;
     c->rflags = v->rflags;
-    c->clean = 0;
     svm_enter(v->gpr, virt_to_phys(c));
     v->gpr[RAX] = c->rax;
     v->gpr[RSP] = c->rsp;

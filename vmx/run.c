@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: the run loop, injection, and the decoding of exits. */
 #include "core/cpuid.h"
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
@@ -82,6 +83,8 @@ static enum vcpu_action close_window(struct vcpu *v, u32 window)
 /* The processor keeps the next NMI out until the IRET of this one's handler. */
 static bool inject_nmi(struct vcpu *v)
 {
+    if (v->irq_blocked)
+        return false;
     if (vmread(VMCS_INTERRUPTIBILITY) & (SHADOW | BLOCKED_BY_NMI)) {
         open_window(v, PROC_NMI_WINDOW);
         return false;
@@ -299,8 +302,12 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if ((u8)info == VEC_MC)
         panic("machine check");
+    if ((u8)info == VEC_UD)
+        return vcpu_raise_ud(v);
     if ((u8)info == VEC_DB) /* the exit has not changed DR6 (Intel SDM vol. 3C, 28.1) */
         write_dr6(read_dr6() | vmread(VMCS_QUALIFICATION));
+    if ((u8)info == VEC_DB || (u8)info == VEC_BP)
+        return debug_exception(v, (u8)info);
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
 }
 
@@ -387,6 +394,9 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return skip(v, exit_hlt);
     case VMX_EXIT_CR:
         return handle_cr(v);
+    case VMX_EXIT_DR:
+        v->count[SOCLE_STAT_CR]++;
+        return emulate(v);
     case VMX_EXIT_EXCEPTION:
         return handle_exception(v);
     case VMX_EXIT_TASK_SWITCH:

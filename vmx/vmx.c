@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
+#include "core/debug.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
@@ -33,6 +34,9 @@
 #define PAUSE_GAP    128
 #define PAUSE_WINDOW 4096
 
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
+
 #define EPTP_WB_4_LEVELS 0x1eull
 #define EPTP_DIRTY       BIT(6)
 #define HOST_CS          0x08
@@ -42,6 +46,9 @@
 #define RIGHTS_PRESENT   BIT(7)
 #define RIGHTS_ACCESSED  BIT(0)
 #define TSS_BUSY         BIT(1)
+
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
 
 /* Bits that a guest sees as it set them, while the processor has others. */
 #define CR0_OWNED (CR0_NE | CR0_CD | CR0_NW)
@@ -329,9 +336,7 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_PROC2, proc2_of(v));
     vmwrite(VMCS_EXIT_CONTROLS, vmx_features.exit);
     vmwrite(VMCS_ENTRY_CONTROLS, vmx_features.entry);
-    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
-     */
-    vmwrite(VMCS_EXCEPTIONS, BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB));
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS);
     vmwrite(VMCS_IO_BITMAP_A, image_to_phys(io_bitmap));
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
@@ -570,7 +575,7 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 static void vmx_get_debug(struct vcpu *v, struct socle_debug *d)
 {
     memcpy(d->db, v->dr, sizeof(d->db));
-    d->dr6 = vmx_of(v)->dr6;
+    d->dr6 = pcpu_has(v) ? read_dr6() : vmx_of(v)->dr6;
     vmcs_begin(v);
     d->dr7 = vmread(VMCS_GUEST_DR7);
     vmcs_end(v);
@@ -580,8 +585,23 @@ static void vmx_set_debug(struct vcpu *v, const struct socle_debug *d)
 {
     memcpy(v->dr, d->db, sizeof(v->dr));
     vmx_of(v)->dr6 = d->dr6;
+    if (pcpu_has(v))
+        write_dr6(d->dr6);
     vmcs_begin(v);
     vmwrite(VMCS_GUEST_DR7, d->dr7);
+    vmwrite(VMCS_PENDING_DEBUG, 0); /* Bochs (2.7): the step over an instruction that exited */
+    vmcs_end(v);
+}
+
+static void vmx_update_debug(struct vcpu *v)
+{
+    u32 *proc = &vmx_of(v)->proc;
+
+    *proc &= ~(u32)PROC_MOV_DR;
+    *proc |= v->debug_flags & DEBUG_TAKEN ? PROC_MOV_DR : 0;
+    vmcs_begin(v);
+    vmwrite(VMCS_PROC, *proc);
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->debug_flags & SOCLE_DEBUG_BP ? BIT(VEC_BP) : 0));
     vmcs_end(v);
 }
 
@@ -637,13 +657,16 @@ void vmx_sync_interrupts(struct vcpu *v)
  * to be mapped for that, and no guest that matters for speed stays in that mode. */
 static void vmx_update_apic(struct vcpu *v)
 {
+    bool asks = v->traps & SOCLE_TRAP_MSRS;
     bool on = vmx_features.apic && domain_has(v->domain, DOMAIN_LAPIC) &&
-              vlapic_mode(&v->lapic) == VLAPIC_X2APIC;
+              vlapic_mode(&v->lapic) == VLAPIC_X2APIC && !asks;
+    const u8 *bitmap = on ? msr_bitmap_x2apic : msr_bitmap;
 
     vlapic_set_virtualized(&v->lapic, on);
     vmcs_begin(v);
     vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
-    vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
+    vmwrite(VMCS_MSR_BITMAP, image_to_phys(asks ? io_bitmap_guest : bitmap)); /* all ones */
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0));
     if (on)
         vmx_sync_interrupts(v);
     vmcs_end(v);
@@ -670,8 +693,10 @@ static u64 legal_shadow(const struct vcpu *v, u64 state)
 
     if (!(state & SHADOW))
         return state;
-    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_STEP;
-    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_STEP : 0));
+    if (v->debug_flags & SOCLE_DEBUG_STEP) /* the step over STI is done */
+        return state & ~(u64)SHADOW;
+    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_BS;
+    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_BS : 0));
     return (state & ~(u64)SHADOW) | SHADOW_MOV_SS;
 }
 
@@ -747,8 +772,10 @@ const struct vendor_ops vmx_ops = {
     .set_msr = vmx_set_msr,
     .get_debug = vmx_get_debug,
     .set_debug = vmx_set_debug,
+    .update_debug = vmx_update_debug,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc = vmx_update_tsc,
+    .update_traps = vmx_update_apic,
     .update_apic = vmx_update_apic,
 };

@@ -5,9 +5,11 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kvm_para.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/vmalloc.h>
+#include <asm/pvclock.h>
 
 /* ---- events: hard interrupt context ----------------------------------------------------------- */
 
@@ -169,6 +171,20 @@ static int ring_full(struct sk_vcpu *vcpu)
 	return 0;
 }
 
+/* Who changes the policy waits while `entering` is set: it is never seen too late. Nothing sleeps here. */
+static int run_by_policy(struct sk_vcpu *vcpu)
+{
+	int r = 0;
+
+	smp_store_mb(vcpu->entering, true);
+	if (unlikely(vcpu->policy != atomic_read(&vcpu->vm->policy)))
+		r = sk_policy_apply(vcpu);
+	if (!r)
+		r = run_once(vcpu, 0);
+	smp_store_release(&vcpu->entering, false);
+	return r;
+}
+
 static int run_loop(struct sk_vcpu *vcpu)
 {
 	int r;
@@ -183,7 +199,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 			r = finish_exit(vcpu);
 			return r > 0 ? ring_full(vcpu) : r;
 		}
-		r = run_once(vcpu, 0);
+		r = run_by_policy(vcpu);
 		switch (r) {
 		case SOCLE_RAN_EXIT:
 			r = handle_exit(vcpu);
@@ -227,6 +243,10 @@ static void take_answer(struct sk_vcpu *vcpu)
 		memcpy(vcpu->page->data, vcpu->pio, vcpu->answer_bytes);
 	else if (answer == SK_ANSWER_MMIO_READ)
 		memcpy(vcpu->page->data, vcpu->run->mmio.data, vcpu->answer_bytes);
+	else if (answer != SK_ANSWER_NONE)
+		vcpu->page->msr.error = !!READ_ONCE(vcpu->run->msr.error);
+	if (answer == SK_ANSWER_MSR_READ)
+		vcpu->page->msr.value = READ_ONCE(vcpu->run->msr.data);
 }
 
 /* With the PIC in userspace, kvm_run carries its wish for an interrupt window, and with the local APIC its TPR. */
@@ -256,7 +276,15 @@ static void give_state(struct sk_vcpu *vcpu)
 					     (can_interrupt && page->extint_open);
 }
 
-static int run(struct sk_vcpu *vcpu)
+/* A triple fault that userspace has left pending (KVM_VCPUEVENT_VALID_TRIPLE_FAULT) */
+static int shut_down(struct sk_vcpu *vcpu)
+{
+	vcpu->triple_fault = false;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return 0;
+}
+
+static int run_guest(struct sk_vcpu *vcpu)
 {
 	bool leave = READ_ONCE(vcpu->run->immediate_exit);
 	int r;
@@ -269,6 +297,8 @@ static int run(struct sk_vcpu *vcpu)
 		if (r)
 			return r;
 	}
+	if (unlikely(vcpu->triple_fault) && !leave)
+		return shut_down(vcpu);
 	r = vcpu->unhandled ? handle_exit(vcpu) : 1;
 	if (r > 0 && leave)
 		r = finish_exit(vcpu);
@@ -281,6 +311,24 @@ static int run(struct sk_vcpu *vcpu)
 	if (sk_pml && vcpu->vm->dirty_ring_bytes)
 		sk_memory_take_vcpu_log(vcpu);
 	give_state(vcpu);
+	return r;
+}
+
+/* kvm_run may also carry registers, each way. */
+static int run(struct sk_vcpu *vcpu)
+{
+	u64 valid = READ_ONCE(vcpu->run->kvm_valid_regs);
+	u64 dirty = READ_ONCE(vcpu->run->kvm_dirty_regs);
+	int r = 0;
+
+	if ((valid | dirty) & ~(u64)KVM_SYNC_X86_VALID_FIELDS)
+		return -EINVAL;
+	if (unlikely(dirty))
+		r = sk_state_sync_in(vcpu, dirty);
+	if (!r)
+		r = run_guest(vcpu);
+	if (unlikely(valid))
+		sk_state_sync_out(vcpu, valid);
 	return r;
 }
 
@@ -358,6 +406,39 @@ static long set_mce(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *u
 	return copy_from_user(&mce, user, sizeof(mce)) ? -EFAULT : sk_mce_inject(vcpu, &mce);
 }
 
+static long enable_cap(struct sk_vcpu *vcpu, const struct kvm_enable_cap __user *user)
+{
+	struct kvm_enable_cap cap;
+
+	if (copy_from_user(&cap, user, sizeof(cap)))
+		return -EFAULT;
+	if (cap.flags || cap.cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->enforce_pv = cap.args[0];
+	vcpu->policy = -1;
+	return 0;
+}
+
+/* The guest's clock is to tell it that it stood still: in its structure, where Socle leaves the flag as it is. */
+static long clock_control(struct sk_vcpu *vcpu)
+{
+	struct socle_msr *msr = vcpu->buffer;
+	u8 flags;
+	u64 gpa;
+
+	*msr = (struct socle_msr){ .index = MSR_KVM_SYSTEM_TIME_NEW };
+	if (sk_state_get(vcpu, SOCLE_STATE_MSRS, sizeof(*msr)) != 1 ||
+	    !(msr->value & KVM_MSR_ENABLED))
+		return -EINVAL;
+	gpa = (msr->value & ~(u64)KVM_MSR_ENABLED) +
+	      offsetof(struct pvclock_vcpu_time_info, flags);
+	if (sk_memory_access(vcpu, gpa, &flags, sizeof(flags), false))
+		return 0; /* a clock at an address without memory */
+	flags |= PVCLOCK_GUEST_STOPPED;
+	sk_memory_access(vcpu, gpa, &flags, sizeof(flags), true);
+	return 0;
+}
+
 static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned long arg)
 {
 	void __user *argp = (void __user *)arg;
@@ -380,6 +461,14 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return vcpu->tsc_khz;
 	case KVM_SET_TSC_KHZ:
 		return sk_state_set_tsc_khz(vcpu, arg);
+	case KVM_ENABLE_CAP:
+		return enable_cap(vcpu, argp);
+	case KVM_TRANSLATE:
+		return sk_guest_ioctl_translate(vcpu, argp);
+	case KVM_KVMCLOCK_CTRL:
+		return clock_control(vcpu);
+	case KVM_GET_STATS_FD:
+		return sk_stats_vcpu_fd(vcpu);
 	case KVM_GET_MSRS:
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
@@ -504,6 +593,7 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	vcpu->port.notify = vcpu_event;
 	vcpu->page->extint_vector = -1;
 	vcpu->cpu = -1;
+	vcpu->policy = -1;
 	sk_msr_init(vcpu);
 	return vcpu;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c
+// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c core/debug.c
 /* Any bytes as any section of a vCPU's state, and exits in between: nothing is accepted that the
  * processor would refuse or that would fault when it is loaded. The rules are written down here a
  * second time. */

@@ -2,7 +2,7 @@
 /* Hypercalls with arguments that are not allowed, which change nothing, and with ones that are. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c
+// SOURCES: tests/unit/fake_machine.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_machine.h"
 
@@ -217,7 +217,7 @@ static void test_vcpus_refused(void **state)
                   {SOCLE_HC_VCPU_RUN, handle, 2, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_RUN, handle, BIG, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, 0, 0, 0, 0, -E_INVAL},
-                  {SOCLE_HC_VCPU_SIGNAL, handle, 5, 0, 0, 0, -E_INVAL},
+                  {SOCLE_HC_VCPU_SIGNAL, handle, 6, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, BIG | 1, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, PAGE_SIZE + 1, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, ~0ull, 0, -E_INVAL},
