@@ -72,8 +72,7 @@ enum socle_hypercall {
     SOCLE_HC_VCPU_SIGNAL,
     /* (vCPU, gpa): struct socle_vcpu_stats; vCPUs of dom0 too: handle 0..n-1 */
     SOCLE_HC_VCPU_STATS,
-    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it,
-     * -ENOENT: it is addressed to none */
+    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it */
     SOCLE_HC_MSI,
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
