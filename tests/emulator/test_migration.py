@@ -7,23 +7,14 @@ One boot of dom0 serves all tests; FULL=1 adds Debian's own KVM beside it.
 import os
 import re
 import shutil
-import subprocess
 import time
 
 import pytest
-from machine import BUILD, Machine
-from qemus import Dom0, downtime, goes_on, outcome, ticks
-from test_guest import assert_alone, assert_calm, info
+from machine import BUILD
+from qemus import booted_dom0, clean_after, downtime, goes_on, outcome, qcow2, ticks
 
 FULL = os.environ.get("FULL") == "1"
 BUSY = "-smp 2 -append '16 1000'"
-
-
-def qcow2(directory, name, mib, *arguments):
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / name
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *arguments, path, f"{mib}M"], check=True)
-    return path
 
 
 @pytest.fixture(scope="module", params=["socle"] + ["kvm"] * FULL)
@@ -31,30 +22,16 @@ def booted(request):
     """One dom0 for all tests here: on Socle, or without it, by Debian's KVM."""
     directory = BUILD / f"logs/emulator/test_migration-{request.param}"
     shutil.rmtree(directory, ignore_errors=True)
-    machines = []
-
-    def start(**arguments):
-        machines.append(Machine(directory=directory, **arguments))
-        return machines[0].start()
-
-    files = {"test/migrate.elf": BUILD / "tests/guests/migrate.elf",
-             "test/busy": BUSY_LINUX, "test/disk.qcow2": qcow2(directory / "disks", "disk.qcow2", 64, "-u", "-b", "/guest/disk.img", "-F", "raw"),
-             "test/state.qcow2": qcow2(directory / "disks", "state.qcow2", 64)}
-    yield Dom0(start, files=files, boot="kernel" if request.param == "socle" else "linux", memory=3072)
-    machines[0].close()
+    disks = directory / "disks"
+    files = {"test/migrate.elf": BUILD / "tests/guests/migrate.elf", "test/busy": BUSY_LINUX,
+             "test/state.qcow2": qcow2(disks, "state.qcow2", 64),
+             "test/disk.qcow2": qcow2(disks, "disk.qcow2", 64, "-u", "-b", "/guest/disk.img", "-F", "raw")}
+    yield from booted_dom0(directory, "kernel" if request.param == "socle" else "linux", files=files, memory=3072)
 
 
 @pytest.fixture
 def host(request, booted):
-    """The same for one test, after which nothing of its QEMUs is left."""
-    request.node.machines = [booted.m]
-    socle = booted.m.boot != "linux"
-    before = info(booted.m) if socle else None
-    yield booted
-    booted.quit_all()
-    if socle:
-        assert_alone(booted.m, before)
-        assert_calm(booted.m)
+    yield from clean_after(request, booted)
 
 
 def clock_goes_on(before, after, most):
@@ -199,13 +176,15 @@ def snapshot_outside(q):
     inserted = q("query-block")[0]["inserted"]
     assert inserted["file"] == "/run/overlay.qcow2"
     assert inserted["image"]["backing-image"]["filename"] == "/test/disk.qcow2"
-    q("block-commit", job_id="commit", device="disk")
+    q("block-commit", job_id="commit", device="disk", base="/test/disk.qcow2")
     q.qmp.event("BLOCK_JOB_READY")
     rounds(q)
     q("block-job-complete", device="commit")
     _, data = q.qmp.event("BLOCK_JOB_COMPLETED")
     assert "error" not in data
-    assert q("query-block")[0]["inserted"]["file"] == "/test/disk.qcow2"
+    rounds(q)
+    inserted = q("query-block")[0]["inserted"]
+    assert inserted["file"] == "/test/disk.qcow2", inserted
 
 
 def test_linux(host):
