@@ -36,6 +36,15 @@ def connect(port, timeout=30):
     return connection
 
 
+def receive(connection, count):
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        assert piece, "the connection ended"
+        data += piece
+    return data
+
+
 class Dom0:
     """A machine at dom0's shell, whose ports FIRST_PORT... the host reaches."""
 
@@ -253,12 +262,7 @@ class Vnc:
         self.picture = bytearray(self.width * self.height * 4)
 
     def _read(self, count):
-        data = b""
-        while len(data) < count:
-            piece = self.socket.recv(count - len(data))
-            assert piece, "VNC: the connection ended"
-            data += piece
-        return data
+        return receive(self.socket, count)
 
     def ask(self, incremental):
         self.socket.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))

@@ -4,13 +4,14 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from machine import BUILD
-from qemus import booted_dom0, clean_after, qcow2
+from qemus import booted_dom0, clean_after, connect, qcow2, receive
 
 FULL = os.environ.get("FULL") == "1"
 FIRMWARE = Path("/usr/share/OVMF")
@@ -112,7 +113,8 @@ def libraries(files):
 def spice_files():
     modules = [f"{QEMU_MODULES}/{name}" for name in SPICE_MODULES]
     files = {path: os.path.realpath(path) for path in [*modules, *libraries(modules)]}
-    return {f"usr/{re.sub('^/(usr/)?', '', path)}": Path(real) for path, real in files.items()}
+    found = {f"usr/{re.sub('^/(usr/)?', '', path)}": Path(real) for path, real in files.items()}
+    return {**found, "usr/share/qemu/vgabios-qxl.bin": Path("/usr/share/seabios/vgabios-qxl.bin")}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def booted(request):
     shutil.rmtree(directory, ignore_errors=True)
     files = {"test/vga.elf": BUILD / "tests/guests/vga.elf", "test/linux": LINUX, "www/vsock": program("vsock", VSOCK),
              "test/disk.qcow2": qcow2(directory, "disk.qcow2", 64, "-u", "-b", "/guest/disk.img", "-F", "raw"),
-             **efi_files(directory)}
+             **efi_files(directory), **spice_files()}
     yield from booted_dom0(directory, files=files, memory=3072)
 
 
@@ -169,6 +171,38 @@ def test_vnc_and_screendump(host):
     q.quit()
 
 
+def spice_link(port):
+    """A client's first words; returns the first message of the main channel: its type and size (spice-protocol's
+    RedLinkMess, RedLinkReply; without capabilities, a ticket that nobody checks)."""
+    connection = connect(port)
+    body = struct.pack("<IBBIII", 0, 1, 0, 0, 0, 18)
+    connection.sendall(b"REDQ" + struct.pack("<III", 2, 2, len(body)) + body)
+    magic, major, _, size = struct.unpack("<4sIII", receive(connection, 16))
+    error, = struct.unpack("<I", receive(connection, size)[:4])
+    assert (magic, major, error) == (b"REDQ", 2, 0)
+    connection.sendall(bytes(128))
+    assert receive(connection, 4) == bytes(4)
+    _, kind, size, _ = struct.unpack("<QHII", receive(connection, 18))
+    connection.close()
+    return kind, size
+
+
+def test_spice(host):
+    port = host.take_port()
+    q = host.flat("vga", f"-vga qxl -spice addr=0.0.0.0,port={port},disable-ticketing=on", serial=True)
+    q.wait_new("TEXT")
+    assert spice_link(host.ports[port]) == (103, 32)  # SPICE_MSG_MAIN_INIT
+    q("screendump", filename="/run/before.ppm")
+    q.type("x")
+    q.wait_new("TEXT")
+    limit = time.monotonic() + 20 * q.m.scale
+    while "differ" not in host.sh("cmp /run/before.ppm /run/after.ppm 2>&1; true"):
+        assert time.monotonic() < limit, "the text changed, the picture did not"
+        q("screendump", filename="/run/after.ppm")
+    q.quit()
+    host.free.append(port)
+
+
 # ---- vhost, NMI, memory hot-plug: one Linux guest ----------------------------------------------------------
 
 def test_vhost_nmi_and_memory(host):
@@ -213,6 +247,10 @@ def check_memory(q):
     q("device_add", driver="pc-dimm", id="d1", memdev="m1")
     wait_for_memory(q, lambda kb: kb >= before + (120 << 10))
     assert q("query-memory-devices")[0]["data"]["hotplugged"]
+    q("device_del", id="d1")
+    q.qmp.event("DEVICE_DELETED")
+    wait_for_memory(q, lambda kb: kb < before + (60 << 10))
+    q("object-del", id="m1")
 
 
 def wait_for_memory(q, condition):
