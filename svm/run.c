@@ -39,9 +39,11 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
 }
 
 /* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never
- * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
+ * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). While one waits, QEMU (7.2)
+ * aborts at a guest's write of CR8. */
 static void open_interrupt_window(struct vmcb *c)
 {
+    c->intercept_cr_write |= BIT(8);
     c->int_ctl |= INT_CTL_NOW;
     c->intercept1 |= INTERCEPT(VINTR);
 }
