@@ -72,14 +72,15 @@ enum socle_hypercall {
     SOCLE_HC_VCPU_SIGNAL,
     /* (vCPU, gpa): struct socle_vcpu_stats; vCPUs of dom0 too: handle 0..n-1 */
     SOCLE_HC_VCPU_STATS,
-    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it */
+    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it,
+     * -ENOENT: it is addressed to none */
     SOCLE_HC_MSI,
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
     SOCLE_HC_DOORBELL_REMOVE,
-    /* (domain, gpa): takes from the log of writes to what PROTECT was called for; the number of
-     * gfns, u64 each, that it now holds. All writes from before the call are in the log.
-     * SOCLE_DIRTY_MAX: there may be more */
+    /* (domain, gpa, vCPU): takes from the log of writes to what PROTECT was called for; the number
+     * of gfns, u64 each, that it now holds. vCPU 0: of all, with all writes from before the call;
+     * SOCLE_DIRTY_MAX: there may be more. Else all of one that is stopped */
     SOCLE_HC_DIRTY_LOG,
     SOCLE_HC_END
 };
@@ -196,7 +197,7 @@ enum socle_exit {
                               Socle */
     SOCLE_EXIT_DEBUG,      /* debug: #DB or #BP that the debugger asked for */
     SOCLE_EXIT_DIRTY,      /* take DIRTY_LOG until it is empty, then RUN */
-    SOCLE_EXIT_IRQ_WINDOW, /* only without a local APIC in Socle */
+    SOCLE_EXIT_IRQ_WINDOW, /* what irq_window asks for */
     SOCLE_EXIT_UD          /* with SOCLE_TRAP_UD */
 };
 
@@ -216,9 +217,9 @@ struct socle_segment {
 /* One page per vCPU, dom0's memory. Socle writes all of it but the fields marked "in", which it
  * copies once at RUN; nothing in it is trusted. */
 struct socle_vcpu_page {
-    u32 exit; /* enum socle_exit */
-    u32 reserved0;
-    u64 rip; /* these five: as KVM_RUN gives them to its user at each exit */
+    u32 exit;        /* enum socle_exit */
+    u32 extint_open; /* the local APIC lets an interrupt of dom0's through, and none waits there */
+    u64 rip;         /* these five: as KVM_RUN gives them to its user; after STOP as well */
     u64 rflags;
     u64 cr8;
     u64 apic_base;
@@ -263,8 +264,8 @@ struct socle_vcpu_page {
         } debug;
         u8 pad[64];
     };
-    s32 extint_vector; /* in */
-    u32 irq_window;    /* in: without a LAPIC: exit when an interrupt can be taken */
+    s32 extint_vector; /* in; Socle writes -1 when it has taken it */
+    u32 irq_window;    /* in: exit when an interrupt of dom0's can be taken */
     u64 reserved1[11];
     u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event
                  * port is raised too; the receiver takes the words with atomic exchanges */
@@ -351,9 +352,13 @@ struct socle_debug {
     u64 dr6, dr7;
 };
 
+#define SOCLE_DEBUG_ON    0x1
+#define SOCLE_DEBUG_STEP  0x2
+#define SOCLE_DEBUG_BP    0x4  /* #BP makes an exit */
+#define SOCLE_DEBUG_HW    0x8  /* db and dr7 are in the processor instead of the guest's own */
+#define SOCLE_DEBUG_BLOCK 0x10 /* no interrupt, no NMI */
 struct socle_guest_debug {
-    u32 flags; /* bit 0 on, bit 1 single step, bit 2 #BP exits, bit 3 hardware breakpoints in db/dr7
-                */
+    u32 flags; /* SOCLE_DEBUG_*; without ON all is off */
     u32 reserved;
     u64 db[4];
     u64 dr7;

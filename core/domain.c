@@ -7,7 +7,6 @@
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
 

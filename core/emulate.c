@@ -9,6 +9,7 @@
  * exit carries out only what the processor has checked the rights for, and lets the guest run on
  * otherwise. */
 #include "core/exits.h"
+#include "core/debug.h"
 #include "core/doorbell.h"
 #include "core/gmem.h"
 #include "core/irq.h"
@@ -644,6 +645,10 @@ enum vcpu_action exit_emulate(struct vcpu *v)
     switch (e.insn.op) {
     case INSN_MOV_CR:
         return access_cr8(&e);
+    case INSN_MOV_DR:
+        return debug_mov_dr(v, &e.insn);
+    case INSN_INT:
+        return debug_int(v, e.insn.has_imm ? (u8)e.insn.imm : VEC_BP);
     case INSN_INS:
     case INSN_OUTS:
         return v->page ? string_io(&e) : vcpu_raise_gp(v);

@@ -184,8 +184,9 @@ static u32 take_log(u64 *log, u64 *gfns, u32 n)
     return n;
 }
 
-/* The flush makes the processors leave the guest, with all that they have logged. */
-static s64 take_logs(struct domain *d, u64 gpa)
+/* The flush makes the processors leave the guest, with all that they have logged. One vCPU's (0:
+ * all) is taken when that is stopped. */
+static s64 take_logs(struct domain *d, u64 gpa, u64 handle)
 {
     u32 vcpus = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE), n = 0;
     u64 *gfns = this_cpu()->buffer;
@@ -193,9 +194,12 @@ static s64 take_logs(struct domain *d, u64 gpa)
 
     if (err || !d->npt.logged)
         return err;
-    npt_flush(&d->npt);
-    for (u32 i = 0; i < vcpus; i++)
-        n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    if (!handle)
+        npt_flush(&d->npt);
+    for (u32 i = 0; i < vcpus; i++) {
+        if (!handle || d->vcpus[i]->handle == handle)
+            n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    }
     phys_write(gpa, gfns, n * sizeof(*gfns));
     return n;
 }
@@ -345,7 +349,7 @@ static s64 call_on_domain(u64 nr, struct domain *d, const struct args *x)
     case SOCLE_HC_DOORBELL_ADD:
         return doorbell_add(d, x->b, x->c, x->d);
     case SOCLE_HC_DIRTY_LOG:
-        return take_logs(d, x->b);
+        return take_logs(d, x->b, x->c);
     default:
         return doorbell_remove(d, x->b, x->c, x->d);
     }
@@ -405,6 +409,7 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     enum vcpu_action action = VCPU_RESUME;
     s64 result = -KVM_ENOSYS;
 
+    v->count[SOCLE_STAT_HYPERCALL]++;
     if (cpl != 0)
         result = -KVM_EPERM;
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&

@@ -199,12 +199,9 @@ static int write_msr(struct vcpu *v, u32 index, u64 value, bool host)
         return write_tsc_aux(v, value, host);
     case MSR_EFER:
         return write_efer(v, value);
-    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK: /* of a guest it is dom0's business; dom0 itself has the CMOS clock */
     case MSR_KVM_WALL_CLOCK_NEW:
-        if (!host)
-            return pvclock_set_wall(v, value);
-        v->clock_wall_msr = value;
-        return 0;
+        return domain_has(v->domain, DOMAIN_DEVICES) ? 0 : -E_NOENT;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         return pvclock_set_time(v, value);
@@ -227,10 +224,6 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
     case MSR_TSC_AUX:
         *value = v->tsc_aux;
         return host_has_tsc_aux ? 0 : -E_INVAL;
-    case MSR_KVM_WALL_CLOCK:
-    case MSR_KVM_WALL_CLOCK_NEW:
-        *value = v->clock_wall_msr;
-        return 0;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         *value = v->clock_msr;
@@ -326,6 +319,7 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
     int err = asks_first(v, index) ? -E_NOENT : write_msr(v, index, value, false);
 
+    v->count[SOCLE_STAT_MSR_WRITE]++;
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
@@ -339,6 +333,7 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
     u64 value = 0;
     int err = asks_first(v, index) ? -E_NOENT : msr_get(v, index, &value);
 
+    v->count[SOCLE_STAT_MSR_READ]++;
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
         return ask_dom0(v, IO_MSR_READ, 0, 0);
     if (err == -E_NOENT)
@@ -372,6 +367,7 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
 {
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
+    v->count[SOCLE_STAT_OTHER]++;
     if (!(cr4 & CR4_OSXSAVE))
         return vcpu_raise_ud(v);
     if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))

@@ -7,7 +7,6 @@
 #include "core/pool.h"
 #include "core/x86.h"
 
-#define WINDOW_BASE 0xffffff0000000000ull
 #define LAPIC_BASE  0xffffff4000000000ull
 #define STACK_BASE  0xffffff6000000000ull
 #define SHARED_BASE 0xffffff8000000000ull

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The paravirtual clock's two structures (Linux Documentation/virt/kvm/x86/msr.rst). */
+/* The paravirtual clock's structure (Linux Documentation/virt/kvm/x86/msr.rst). */
 #include "core/pvclock.h"
 
 #include "core/gmem.h"
@@ -10,7 +10,6 @@
 #define CLOCK_ENABLE BIT(0)
 #define TSC_STABLE   BIT(0)
 #define STOOD_STILL  BIT(1)
-#define NS_PER_S     1000000000ull
 
 struct time_info {
     u32 version; /* odd while the rest is being written */
@@ -23,14 +22,6 @@ struct time_info {
     u8 pad[2];
 };
 _Static_assert(sizeof(struct time_info) == 32, "Linux's struct pvclock_vcpu_time_info");
-
-struct wall_info {
-    u32 version;
-    u32 sec;
-    u32 nsec;
-};
-
-u64 wall_boot_ns;
 
 static bool fits(gpa_t gpa, size_t size)
 {
@@ -46,16 +37,6 @@ int pvclock_set_time(struct vcpu *v, u64 value)
         return -E_INVAL;
     v->clock_msr = value;
     pvclock_changed(v);
-    return 0;
-}
-
-int pvclock_set_wall(struct vcpu *v, u64 value)
-{
-    if (!fits(value, sizeof(struct wall_info)))
-        return -E_INVAL;
-    v->clock_wall_msr = value;
-    v->clock_wall_due = true;
-    vcpu_set_pending(v, PENDING_CLOCK);
     return 0;
 }
 
@@ -106,26 +87,10 @@ static int write_time(struct vcpu *v)
     return publish(v, gpa, &info, sizeof(info));
 }
 
-static int write_wall(struct vcpu *v)
-{
-    u64 wall = wall_boot_ns - (u64)v->domain->clock_offset_ns;
-    struct wall_info info = {.sec = (u32)(wall / NS_PER_S), .nsec = (u32)(wall % NS_PER_S)};
-    int err;
-
-    if (!v->clock_wall_due)
-        return 0;
-    err = publish(v, v->clock_wall_msr, &info, sizeof(info));
-    if (err != -E_AGAIN)
-        v->clock_wall_due = false;
-    return err;
-}
-
 enum vcpu_action pvclock_update(struct vcpu *v)
 {
-    int err = write_wall(v);
+    int err = write_time(v);
 
-    if (err != -E_AGAIN)
-        err = write_time(v);
     if (err == -E_AGAIN) {
         vcpu_set_pending(v, PENDING_CLOCK);
         return vcpu_exit(v, SOCLE_EXIT_FAULT);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/paging.h"
 #include "core/panic.h"
@@ -63,7 +64,7 @@ static void make_interrupt_virtual(struct vmcb *c)
  * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1) || v->irq_blocked)
         return false;
     c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
@@ -102,7 +103,7 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         open_interrupt_window(c);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, c, vector);
-    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
     if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
         !(c->int_ctl & INT_CTL_IRQ))
@@ -117,10 +118,11 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
     u8 type = info >> 8 & 7;
+    bool injected = (c->event_inj | EVENT_INJ_VALID) == info;
 
-    if (type == EVENT_SOFT)
+    if (type == EVENT_SOFT && !injected)
         return;
-    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
     v->event = (struct event){.valid = true,
                               .has_error = !!(info & EVENT_INJ_ERROR),
@@ -194,16 +196,6 @@ static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
     return exit_emulate(v);
 }
 
-static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
-{
-    if (c->exit_info1) {
-        v->count[SOCLE_STAT_MSR_WRITE]++;
-        return skip_checked(v, INSN_WRMSR, exit_wrmsr);
-    }
-    v->count[SOCLE_STAT_MSR_READ]++;
-    return skip_checked(v, INSN_RDMSR, exit_rdmsr);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -213,7 +205,9 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
         panic("machine check");
     if (vector == VEC_UD)
         return vcpu_raise_ud(v);
-    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    if (vector != VEC_AC)
+        return debug_exception(v, vector);
+    return vcpu_raise(v, vector, true, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -236,25 +230,29 @@ static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
     return VCPU_RESUME;
 }
 
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+static enum vcpu_action emulate(struct vcpu *v)
 {
     v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
     svm_get_sregs(v, &v->sregs);
     return exit_emulate(v);
+}
+
+static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+{
+    c->intercept_cr_write &= (u16)~BIT(8);
+    return emulate(v);
 }
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
     switch (c->exit_code) {
     case SVM_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
         return skip_checked(v, INSN_CPUID, handle_cpuid);
     case SVM_EXIT_VMMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
         return skip_checked(v, INSN_VMMCALL, handle_hypercall);
     case SVM_EXIT_MSR:
-        return handle_msr(v, c);
+        return c->exit_info1 ? skip_checked(v, INSN_WRMSR, exit_wrmsr)
+                             : skip_checked(v, INSN_RDMSR, exit_rdmsr);
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
@@ -267,13 +265,16 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         close_interrupt_window(c);
         return VCPU_RESUME;
     case SVM_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
         return handle_cr8(v, c);
+    case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
+    case SVM_EXIT_SWINT:
+        return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_BP:
     case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
@@ -281,7 +282,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_IRET:
         return handle_iret(v, c);
     case SVM_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
@@ -332,7 +332,6 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     c->rsp = v->gpr[RSP];
     c->rip = v->rip;
     c->rflags = v->rflags;
-    c->clean = 0;
     svm_enter(v->gpr, virt_to_phys(c));
     v->gpr[RAX] = c->rax;
     v->gpr[RSP] = c->rsp;

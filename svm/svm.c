@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "svm/svm.h"
+#include "core/debug.h"
 #include "core/lib.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
@@ -175,6 +176,30 @@ static void svm_save(struct vcpu *v)
     __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
 }
 
+/* QEMU's VMRUN (7.2) loads DR7, but arms no breakpoint: MOV does. Not where Socle is itself. */
+static void arm_breakpoints(const struct vcpu *v)
+{
+    for (u32 i = 0; i < 4; i++)
+        if (paging_is_own(v->dr[i]))
+            return;
+    vcpu_load_dr(v);
+    write_dr7(vmcb_of(v)->dr7 & ~DR7_ACCESS);
+}
+
+static void load_all(struct vcpu *v)
+{
+    svm_load(v);
+    if (unlikely(v->debug_flags & SOCLE_DEBUG_HW))
+        arm_breakpoints(v);
+}
+
+static void save_all(struct vcpu *v)
+{
+    svm_save(v);
+    if (unlikely(v->debug_flags & SOCLE_DEBUG_HW))
+        write_dr7(DR7_FIXED);
+}
+
 static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
 {
     struct vmcb_segment *const map[SOCLE_SEGS] = {&c->es, &c->cs, &c->ss,   &c->ds,
@@ -279,6 +304,20 @@ static void svm_set_debug(struct vcpu *v, const struct socle_debug *d)
     vmcb_of(v)->dr7 = d->dr7;
 }
 
+/* INT3 makes no exit for #BP in QEMU (7.2): there it is one of INT n. */
+static void svm_update_debug(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    c->intercept_dr = v->debug_flags & DEBUG_TAKEN ? ~0u : 0;
+    c->intercept_exceptions &= ~(u32)BIT(VEC_BP);
+    c->intercept1 &= ~INTERCEPT(SWINT);
+    if (v->debug_flags & SOCLE_DEBUG_BP) {
+        c->intercept_exceptions |= BIT(VEC_BP);
+        c->intercept1 |= svm_features.next_rip ? 0 : INTERCEPT(SWINT);
+    }
+}
+
 static bool svm_get_shadow(struct vcpu *v)
 {
     return vmcb_of(v)->int_state & 1;
@@ -310,9 +349,9 @@ const struct vendor_ops svm_ops = {
     .detect = svm_detect,
     .init_cpu = svm_init_cpu,
     .features = svm_feature_names,
-    .load = svm_load,
+    .load = load_all,
     .run = svm_run,
-    .save = svm_save,
+    .save = save_all,
     .idle = svm_idle,
     .vcpu_init = svm_vcpu_init,
     .vcpu_free = svm_vcpu_free,
@@ -322,6 +361,7 @@ const struct vendor_ops svm_ops = {
     .set_msr = svm_set_msr,
     .get_debug = svm_get_debug,
     .set_debug = svm_set_debug,
+    .update_debug = svm_update_debug,
     .get_shadow = svm_get_shadow,
     .set_shadow = svm_set_shadow,
     .update_tsc = svm_update_tsc,

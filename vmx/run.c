@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: the run loop, injection, and the decoding of exits. */
 #include "core/cpuid.h"
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
-#include "core/lib.h"
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "drivers/tsc.h"
@@ -83,6 +83,8 @@ static enum vcpu_action close_window(struct vcpu *v, u32 window)
 /* The processor keeps the next NMI out until the IRET of this one's handler. */
 static bool inject_nmi(struct vcpu *v)
 {
+    if (v->irq_blocked)
+        return false;
     if (vmread(VMCS_INTERRUPTIBILITY) & (SHADOW | BLOCKED_BY_NMI)) {
         open_window(v, PROC_NMI_WINDOW);
         return false;
@@ -203,21 +205,6 @@ static u8 cpl(void)
     return vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS) >> 5 & 3;
 }
 
-static enum vcpu_action handle_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
-}
-
-static enum vcpu_action handle_hypercall(struct vcpu *v)
-{
-    return exit_hypercall(v, cpl(), long_code());
-}
-
-static enum vcpu_action handle_xsetbv(struct vcpu *v)
-{
-    return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
-}
-
 static enum vcpu_action emulate(struct vcpu *v)
 {
     vmx_get_sregs(v, &v->sregs);
@@ -319,6 +306,8 @@ static enum vcpu_action handle_exception(struct vcpu *v)
         return vcpu_raise_ud(v);
     if ((u8)info == VEC_DB) /* the exit has not changed DR6 (Intel SDM vol. 3C, 28.1) */
         write_dr6(read_dr6() | vmread(VMCS_QUALIFICATION));
+    if ((u8)info == VEC_DB || (u8)info == VEC_BP)
+        return debug_exception(v, (u8)info);
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
 }
 
@@ -374,16 +363,14 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
 {
     switch (reason) {
     case VMX_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
-        return skip(v, handle_cpuid);
+        find_next_rip(v);
+        return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_VMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
-        return skip(v, handle_hypercall);
+        find_next_rip(v);
+        return exit_hypercall(v, cpl(), long_code());
     case VMX_EXIT_RDMSR:
-        v->count[SOCLE_STAT_MSR_READ]++;
         return skip(v, exit_rdmsr);
     case VMX_EXIT_WRMSR:
-        v->count[SOCLE_STAT_MSR_WRITE]++;
         return skip(v, exit_wrmsr);
     case VMX_EXIT_IO:
         return handle_io(v);
@@ -404,17 +391,19 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_NMI_WINDOW:
         return close_window(v, PROC_NMI_WINDOW);
     case VMX_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip(v, exit_hlt);
     case VMX_EXIT_CR:
         return handle_cr(v);
+    case VMX_EXIT_DR:
+        v->count[SOCLE_STAT_CR]++;
+        return emulate(v);
     case VMX_EXIT_EXCEPTION:
         return handle_exception(v);
     case VMX_EXIT_TASK_SWITCH:
         return handle_task_switch(v);
     case VMX_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
-        return skip(v, handle_xsetbv);
+        find_next_rip(v);
+        return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_WBINVD:
     case VMX_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
@@ -433,13 +422,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_INVVPID:
     case VMX_EXIT_MONITOR:
     case VMX_EXIT_MWAIT:
-    /* Never asked for: */
-    case VMX_EXIT_INVLPG:
-    case VMX_EXIT_RDTSC:
-    case VMX_EXIT_RDTSCP:
-    case VMX_EXIT_RDRAND ... VMX_EXIT_RDSEED:
-    case VMX_EXIT_XSAVES:
-    case VMX_EXIT_XRSTORS:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
     default:

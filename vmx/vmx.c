@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
-#include "core/gmem.h"
+#include "core/debug.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
@@ -47,13 +47,16 @@
 #define RIGHTS_ACCESSED  BIT(0)
 #define TSS_BUSY         BIT(1)
 
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
+
 /* Bits that a guest sees as it set them, while the processor has others. */
 #define CR0_OWNED (CR0_NE | CR0_CD | CR0_NW)
 /* Bits that a guest changes without an exit; it is not offered the others. */
 #define CR4_FREE                                                                                  \
     (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |     \
      CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
-     CR4_SMAP | CR4_PKE)
+     CR4_SMAP | CR4_PKE | CR4_LA57)
 
 static struct npt_format npt_format_ept = NPT_FORMAT_EPT;
 
@@ -572,7 +575,7 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 static void vmx_get_debug(struct vcpu *v, struct socle_debug *d)
 {
     memcpy(d->db, v->dr, sizeof(d->db));
-    d->dr6 = vmx_of(v)->dr6;
+    d->dr6 = pcpu_has(v) ? read_dr6() : vmx_of(v)->dr6;
     vmcs_begin(v);
     d->dr7 = vmread(VMCS_GUEST_DR7);
     vmcs_end(v);
@@ -582,8 +585,23 @@ static void vmx_set_debug(struct vcpu *v, const struct socle_debug *d)
 {
     memcpy(v->dr, d->db, sizeof(v->dr));
     vmx_of(v)->dr6 = d->dr6;
+    if (pcpu_has(v))
+        write_dr6(d->dr6);
     vmcs_begin(v);
     vmwrite(VMCS_GUEST_DR7, d->dr7);
+    vmwrite(VMCS_PENDING_DEBUG, 0); /* Bochs (2.7): the step over an instruction that exited */
+    vmcs_end(v);
+}
+
+static void vmx_update_debug(struct vcpu *v)
+{
+    u32 *proc = &vmx_of(v)->proc;
+
+    *proc &= ~(u32)PROC_MOV_DR;
+    *proc |= v->debug_flags & DEBUG_TAKEN ? PROC_MOV_DR : 0;
+    vmcs_begin(v);
+    vmwrite(VMCS_PROC, *proc);
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->debug_flags & SOCLE_DEBUG_BP ? BIT(VEC_BP) : 0));
     vmcs_end(v);
 }
 
@@ -675,8 +693,10 @@ static u64 legal_shadow(const struct vcpu *v, u64 state)
 
     if (!(state & SHADOW))
         return state;
-    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_STEP;
-    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_STEP : 0));
+    if (v->debug_flags & SOCLE_DEBUG_STEP) /* the step over STI is done */
+        return state & ~(u64)SHADOW;
+    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_BS;
+    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_BS : 0));
     return (state & ~(u64)SHADOW) | SHADOW_MOV_SS;
 }
 
@@ -752,6 +772,7 @@ const struct vendor_ops vmx_ops = {
     .set_msr = vmx_set_msr,
     .get_debug = vmx_get_debug,
     .set_debug = vmx_set_debug,
+    .update_debug = vmx_update_debug,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc = vmx_update_tsc,

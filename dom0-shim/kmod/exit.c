@@ -28,7 +28,7 @@ static bool io_in_kernel(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 
 	u8 *data = vcpu->page->data;
 	u32 i;
 
-	if (!vm->irqchip || size != 1)
+	if (!sk_has_pic(vm) || size != 1)
 		return false;
 	for (i = 0; i < count; i++)
 		if (!device_io(vm, port, in, &data[i]))
@@ -106,7 +106,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 	if (!len || len > 8)
 		return -EIO;
 	vcpu->completion = true;
-	if (vm->irqchip && sk_ioapic_mmio(vm, gpa, write, len, data))
+	if (sk_has_pic(vm) && sk_ioapic_mmio(vm, gpa, write, len, data))
 		return RESUME;
 	if (write && (sk_ioeventfd_write(vm, false, gpa, len, data) ||
 		      sk_coalesced_write(vm, false, gpa, len, data)))
@@ -119,7 +119,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 static int exit_fault(struct sk_vcpu *vcpu)
 {
 	const struct socle_vcpu_page *p = vcpu->page;
-	int r = sk_memory_fault(vcpu->vm, p->fault.gpa, p->fault.write,
+	int r = sk_memory_fault(vcpu, p->fault.gpa, p->fault.write,
 				p->fault.fetch && p->fault.present);
 
 	if (r == -EINTR) {
@@ -292,7 +292,10 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAILED:
 		return exit_failed(vcpu);
 	case SOCLE_EXIT_DIRTY:
-		sk_memory_take_log(vcpu->vm);
+		if (vcpu->vm->dirty_ring_bytes)
+			sk_memory_take_vcpu_log(vcpu);
+		else
+			sk_memory_take_log(vcpu->vm);
 		return RESUME;
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);

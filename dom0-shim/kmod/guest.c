@@ -10,7 +10,7 @@
 #define ENTRY_ADDRESS GENMASK_ULL(51, 12)
 
 struct walk {
-	struct sk_vm *vm;
+	struct sk_vcpu *vcpu;
 	u64 gva;
 	bool write; /* still allowed */
 };
@@ -19,7 +19,7 @@ struct walk {
 static int read_entry(struct walk *w, u64 table, u32 index, u32 bytes, u64 *entry)
 {
 	*entry = 0;
-	if (sk_memory_access(w->vm, table + index * bytes, entry, bytes, false))
+	if (sk_memory_access(w->vcpu, table + index * bytes, entry, bytes, false))
 		return -EFAULT;
 	if (!(*entry & _PAGE_PRESENT))
 		return -ENOENT;
@@ -57,7 +57,7 @@ static int walk_64(struct walk *w, const struct socle_sregs *s, u64 *gpa)
 	int level, r;
 	u64 entry;
 
-	for (level = pae ? 2 : 3; level >= 0; level--) {
+	for (level = pae ? 2 : s->cr4 & X86_CR4_LA57 ? 4 : 3; level >= 0; level--) {
 		u32 shift = 12 + 9 * level;
 		u64 inside = BIT_ULL(shift) - 1;
 
@@ -78,7 +78,7 @@ static int walk_64(struct walk *w, const struct socle_sregs *s, u64 *gpa)
 /* Present bits alone decide, and for a write also the right to it where CR0.WP says so. */
 int sk_guest_translate(struct sk_vcpu *vcpu, u64 gva, bool write, u64 *gpa)
 {
-	struct walk w = { .vm = vcpu->vm, .gva = gva, .write = true };
+	struct walk w = { .vcpu = vcpu, .gva = gva, .write = true };
 	struct socle_sregs s;
 	int r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(s));
 
@@ -112,7 +112,7 @@ int sk_guest_access(struct sk_vcpu *vcpu, u64 gva, u8 *data, u32 bytes, bool wri
 			return r;
 	}
 	for (i = 0; i < bytes; i++) {
-		r = sk_memory_access(vcpu->vm, gpa[i], &data[i], 1, write);
+		r = sk_memory_access(vcpu, gpa[i], &data[i], 1, write);
 		if (r)
 			return r;
 	}

@@ -11,13 +11,14 @@ bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 bool sk_tsc_scaling __ro_after_init;
+bool sk_pml __ro_after_init;
 static u64 socle_tsc_boot __ro_after_init;
 static u32 clock_mul __ro_after_init;
 static s8 clock_shift __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
-	u16 answer;
+	u32 answer;
 };
 
 /* Whatever is not here is answered 0. */
@@ -36,11 +37,17 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_COALESCED_MMIO, 2 },
 	{ KVM_CAP_COALESCED_PIO, 1 },
 	{ KVM_CAP_SYNC_MMU, 1 },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+	  KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
+	{ KVM_CAP_DIRTY_LOG_RING, SK_DIRTY_RING_MAX },
+	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, SK_DIRTY_RING_MAX },
 	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1 },
 	{ KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1 },
 	{ KVM_CAP_USER_NMI, 1 },
 	{ KVM_CAP_IRQ_ROUTING, SK_MAX_GSI },
 	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, SK_X2APIC_FLAGS },
 	{ KVM_CAP_IRQFD, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
 	{ KVM_CAP_PIT2, 1 },
@@ -56,6 +63,8 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_VCPU_EVENTS, 1 },
 	{ KVM_CAP_DEBUGREGS, 1 },
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG2, SK_GUESTDBG },
 	{ KVM_CAP_ENABLE_CAP, 1 },
 	{ KVM_CAP_ENABLE_CAP_VM, 1 },
 	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
@@ -201,6 +210,7 @@ static int __init say_hello(void)
 	}
 	sk_tsc_khz = info->tsc_khz;
 	sk_tsc_scaling = info->tsc_scaling;
+	sk_pml = strnstr(info->features, "pml", sizeof(info->features));
 	socle_tsc_boot = info->tsc_boot;
 	clock_factors(sk_tsc_khz);
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,

@@ -5,6 +5,7 @@
 #include "socle_kvm.h"
 
 #include <asm/mce.h>
+#include <asm/kvm_para.h>
 #include <asm/msr.h>
 #include <asm/processor-flags.h>
 #include <asm/trapnr.h>
@@ -23,7 +24,7 @@ static const u32 saved_msrs[] = {
 	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX,
 	MSR_IA32_TSC, MSR_IA32_CR_PAT, MSR_IA32_TSC_ADJUST, MSR_IA32_TSC_DEADLINE,
-	0x11, 0x12, 0x4b564d00, 0x4b564d01, /* the paravirtual clock's, old and new */
+	MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
 	MSR_IA32_MISC_ENABLE, MSR_IA32_MCG_STATUS, MSR_IA32_MCG_CTL, MSR_IA32_UCODE_REV, MSR_K7_HWCR,
 	MSR_PLATFORM_INFO, MSR_IA32_POWER_CTL,
 };
@@ -227,6 +228,10 @@ static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 	case MSR_AMD64_DE_CFG:
 		*value = vcpu->de_cfg;
 		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		*value = vcpu->vm->wall_clock;
+		return 0;
 	case MSR_IA32_POWER_CTL:
 		*value = vcpu->power_ctl;
 		return 0;
@@ -258,6 +263,10 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 		return 0;
 	case MSR_AMD64_DE_CFG:
 		vcpu->de_cfg = value & DE_CFG_LFENCE;
+		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		sk_vm_set_wall_clock(vcpu, value);
 		return 0;
 	case MSR_IA32_POWER_CTL:
 		vcpu->power_ctl = value;

@@ -206,19 +206,6 @@ int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8)
 	return r;
 }
 
-void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base)
-{
-	const struct socle_sregs *sregs = vcpu->buffer;
-	const struct socle_regs *regs = vcpu->buffer;
-
-	if (sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0) {
-		*cr8 = sregs->cr8;
-		*apic_base = sregs->apic_base;
-	}
-	if (sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs)) >= 0)
-		*rflags = regs->rflags;
-}
-
 /* ---- pending events --------------------------------------------------------------------------- */
 
 static int read_events(struct sk_vcpu *vcpu, struct socle_vcpu_events *events)
@@ -653,24 +640,44 @@ out:
 
 /* ---- local APIC, run state, debug registers --------------------------------------------------- */
 
+/* KVM_CAP_X2APIC_API: an x2APIC's id is the whole register; Socle has it in the upper bits in either mode. */
+static bool has_plain_id(struct sk_vcpu *vcpu)
+{
+	struct kvm_sregs2 sregs;
+
+	return vcpu->vm->x2apic_ids && !read_sregs(vcpu, &sregs) &&
+	       sregs.apic_base & X2APIC_ENABLE;
+}
+
 static long get_lapic(struct sk_vcpu *vcpu, struct kvm_lapic_state __user *user)
 {
+	u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
 	int r;
 
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	r = sk_state_get(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 	if (r < 0)
 		return r;
+	if (plain)
+		*id = vcpu->id;
 	return copy_to_user(user, vcpu->buffer, sizeof(struct kvm_lapic_state)) ? -EFAULT : 0;
 }
 
 static long set_lapic(struct sk_vcpu *vcpu, const struct kvm_lapic_state __user *user)
 {
+	const u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
+
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	if (copy_from_user(vcpu->buffer, user, sizeof(struct kvm_lapic_state)))
 		return -EFAULT;
+	if (plain && *id != vcpu->id)
+		return -EINVAL;
 	return sk_state_set(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 }
 
@@ -737,21 +744,38 @@ static long set_debugregs(struct sk_vcpu *vcpu, const struct kvm_debugregs __use
 	return sk_state_set(vcpu, SOCLE_STATE_DEBUG, sizeof(*s));
 }
 
+static int inject_for_debugger(struct sk_vcpu *vcpu, u8 vector)
+{
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	return events.exception_pending ? -EBUSY : sk_state_queue_exception(vcpu, vector);
+}
+
 static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug __user *user)
 {
 	struct socle_guest_debug *s = vcpu->buffer;
 	struct kvm_guest_debug k;
+	int r;
 
 	if (copy_from_user(&k, user, sizeof(k)))
 		return -EFAULT;
-	if (k.control & ~(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
-			  KVM_GUESTDBG_USE_HW_BP))
+	if (k.control & ~SK_GUESTDBG)
 		return -EINVAL;
+	if (k.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
+		r = inject_for_debugger(vcpu, k.control & KVM_GUESTDBG_INJECT_DB ? X86_TRAP_DB :
+										 X86_TRAP_BP);
+		if (r)
+			return r;
+	}
 	memset(s, 0, sizeof(*s));
-	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? 1 : 0) |
-		   (k.control & KVM_GUESTDBG_SINGLESTEP ? 2 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_SW_BP ? 4 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_HW_BP ? 8 : 0);
+	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? SOCLE_DEBUG_ON : 0) |
+		   (k.control & KVM_GUESTDBG_SINGLESTEP ? SOCLE_DEBUG_STEP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_SW_BP ? SOCLE_DEBUG_BP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_HW_BP ? SOCLE_DEBUG_HW : 0) |
+		   (k.control & KVM_GUESTDBG_BLOCKIRQ ? SOCLE_DEBUG_BLOCK : 0);
 	memcpy(s->db, k.arch.debugreg, sizeof(s->db));
 	s->dr7 = k.arch.debugreg[7];
 	return sk_state_set(vcpu, SOCLE_STATE_GUEST_DEBUG, sizeof(*s));

@@ -10,6 +10,8 @@
 #include <linux/module.h>
 #include <linux/timekeeping.h>
 
+#include <asm/pvclock-abi.h>
+
 #define MIN_MMU_PAGES 64 /* KVM's */
 
 /* ---- creation and end ------------------------------------------------------------------------- */
@@ -149,7 +151,7 @@ static int create_irqchip(struct sk_vm *vm)
 	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_LAPIC, 1);
 	if (r)
 		return r;
-	WRITE_ONCE(vm->irqchip, true);
+	smp_store_release(&vm->irqchip, true);
 	return 0;
 }
 
@@ -191,7 +193,7 @@ static long ioctl_irqchip(struct sk_vm *vm, unsigned int cmd, struct kvm_irqchip
 	chip = memdup_user(user, sizeof(*chip));
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
-	if (!vm->irqchip)
+	if (!sk_has_pic(vm))
 		goto out;
 	r = cmd == KVM_GET_IRQCHIP ? irqchip_get(vm, chip) : irqchip_set(vm, chip);
 	if (!r && cmd == KVM_GET_IRQCHIP && copy_to_user(user, chip, sizeof(*chip)))
@@ -225,7 +227,7 @@ static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __use
 	mutex_lock(&vm->lock);
 	if (vm->pit)
 		r = -EEXIST;
-	else if (!vm->irqchip)
+	else if (!sk_has_pic(vm))
 		r = -ENOENT;
 	else
 		r = sk_pit_create(vm, config.flags);
@@ -306,6 +308,32 @@ static long ioctl_set_clock(struct sk_vm *vm, const struct kvm_clock_data __user
 	return r;
 }
 
+/* The wall-clock time at which the guest's clock was 0. The version is odd while the rest is written; other vCPUs may
+ * be reading. As in KVM nobody is told where no memory is there.
+ */
+void sk_vm_set_wall_clock(struct sk_vcpu *vcpu, u64 gpa)
+{
+	struct sk_vm *vm = vcpu->vm;
+	struct pvclock_wall_clock wall;
+	u64 realtime, clock;
+	u32 rest;
+
+	vm->wall_clock = gpa;
+	if (!gpa || sk_memory_access(vcpu, gpa, &wall, sizeof(wall), false))
+		return;
+	wall.version += 1 + (wall.version & 1);
+	if (sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true))
+		return;
+	clock = sk_socle_clock(read_both_clocks(&realtime)) + READ_ONCE(vm->clock_offset);
+	wall.sec = div_u64_rem(realtime - clock, NSEC_PER_SEC, &rest);
+	wall.nsec = rest;
+	smp_wmb();
+	sk_memory_access(vcpu, gpa, &wall, sizeof(wall), true);
+	smp_wmb();
+	wall.version++;
+	sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true);
+}
+
 static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
 {
 	long r = -EBUSY;
@@ -368,6 +396,15 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	switch (cap.cap) {
 	case KVM_CAP_MAX_VCPU_ID:
 		return set_max_vcpu_id(vm, value);
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		return sk_memory_manual_protect(vm, &cap);
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return sk_dirty_ring_enable(vm, value);
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return sk_irq_enable_split(vm, value);
+	case KVM_CAP_X2APIC_API:
+		return sk_irq_enable_x2apic(vm, value);
 	case KVM_CAP_MSR_PLATFORM_INFO:
 		return set_flag(&vm->hide_platform_info, !value);
 	case KVM_CAP_EXCEPTION_PAYLOAD:
@@ -500,6 +537,10 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_memory_region(vm, argp);
 	case KVM_GET_DIRTY_LOG:
 		return sk_memory_dirty_log(vm, argp);
+	case KVM_CLEAR_DIRTY_LOG:
+		return sk_memory_clear_log(vm, argp);
+	case KVM_RESET_DIRTY_RINGS:
+		return sk_dirty_ring_reset(vm);
 	case KVM_SET_TSS_ADDR: /* three pages for real mode on old Intel; no need of them here */
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:

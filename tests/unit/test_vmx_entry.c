@@ -4,7 +4,7 @@
  * costs that guest its life, and nobody else anything. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
+// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
 #include "core/exits.h"
@@ -82,11 +82,6 @@ int cpuid_set(UNUSED struct vcpu *v, UNUSED const struct socle_cpuid *entries_, 
 }
 
 int pvclock_set_time(UNUSED struct vcpu *v, UNUSED u64 value)
-{
-    return 0;
-}
-
-int pvclock_set_wall(UNUSED struct vcpu *v, UNUSED u64 value)
 {
     return 0;
 }

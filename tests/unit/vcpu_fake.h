@@ -36,6 +36,7 @@ static struct {
     u32 hardware_index; /* the only one that exists */
     struct socle_sregs sregs;
     struct socle_debug debug;
+    u32 debug_flags;
     u64 star, lstar, pat, gs_base;
     bool shadow;
 } fake;
@@ -98,6 +99,11 @@ static void fake_set_debug(struct vcpu *v, const struct socle_debug *d)
     fake.debug = *d;
 }
 
+static void fake_update_debug(struct vcpu *v)
+{
+    fake.debug_flags = v->debug_flags;
+}
+
 static bool fake_get_shadow(struct vcpu *v)
 {
     (void)v;
@@ -132,12 +138,18 @@ static const struct vendor_ops fake_ops = {
     .set_msr = fake_set_msr,
     .get_debug = fake_get_debug,
     .set_debug = fake_set_debug,
+    .update_debug = fake_update_debug,
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,
     .update_tsc = fake_update_tsc,
     .update_traps = fake_update_traps,
 };
 const struct vendor_ops *vendor = &fake_ops;
+
+void vcpu_load_dr(const struct vcpu *v)
+{
+    (void)v;
+}
 
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
 {
