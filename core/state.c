@@ -282,6 +282,15 @@ static int set_tsc_offset(struct vcpu *v, const void *buf)
     return 0;
 }
 
+/* ---- what comes to Socle and dom0 beyond the usual ---- */
+
+static int set_traps(struct vcpu *v, const void *buf)
+{
+    v->traps = *(const u32 *)buf;
+    vendor->update_traps(v);
+    return 0;
+}
+
 /* ---- whether it runs ---- */
 
 _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
@@ -318,6 +327,7 @@ static const struct section {
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
     [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), NULL, set_tsc_offset,
                                 offsetof(struct vcpu, tsc_offset)},
+    [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)

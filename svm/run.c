@@ -39,9 +39,11 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
 }
 
 /* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never
- * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
+ * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). While one waits, QEMU (7.2)
+ * aborts at a guest's write of CR8. */
 static void open_interrupt_window(struct vmcb *c)
 {
+    c->intercept_cr_write |= BIT(8);
     c->int_ctl |= INT_CTL_NOW;
     c->intercept1 |= INTERCEPT(VINTR);
 }
@@ -195,6 +197,8 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
     if (vector != VEC_AC)
         return debug_exception(v, vector);
     return vcpu_raise(v, vector, true, (u32)c->exit_info1);
@@ -251,6 +255,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
     case SVM_EXIT_EXCP_BASE + VEC_BP:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);

@@ -41,7 +41,7 @@
 	 KVM_GUESTDBG_BLOCKIRQ)
 
 /* Who holds an interrupt line up; a line is the OR of them. */
-enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD };
+enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD, SK_SOURCE_RESAMPLE };
 
 /* ---- events.c: event ports -------------------------------------------------------------------- */
 struct sk_port {
@@ -65,6 +65,7 @@ struct sk_slot {
 	u16 id;
 	bool dying; /* no new mappings; the notifier still honours it */
 	unsigned long *dirty;
+	unsigned long *young; /* first pages of what was mapped since Linux last asked; under mmu_lock */
 };
 
 struct sk_vm;
@@ -121,9 +122,11 @@ void sk_irq_pulse(struct sk_vm *vm, u32 gsi);
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi);
 /* The vector of a level-triggered message that a pin of userspace's IOAPICs is routed to */
 bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector);
+/* The GSI that drives that pin, or -1 */
+int sk_irq_gsi_of(struct sk_vm *vm, u32 chip, u32 pin);
 long sk_irq_enable_split(struct sk_vm *vm, u64 pins);
 long sk_irq_enable_x2apic(struct sk_vm *vm, u64 flags);
-/* The number of vCPUs that took it, < 0: none has that address. Any context. */
+/* The number of vCPUs that took it, < 0: it is no message. Any context. */
 long sk_irq_send_msi(struct sk_vm *vm, u32 low, u32 high, u32 data);
 
 /* ---- irqfd.c ---------------------------------------------------------------------------------- */
@@ -131,6 +134,8 @@ int sk_irqfd_init(void);
 void sk_irqfd_exit(void);
 int sk_irqfd(struct sk_vm *vm, const struct kvm_irqfd *args);
 void sk_irqfd_release_all(struct sk_vm *vm);
+/* The guest has ended that pin's interrupt: for irqfds with resampling. Any context, without the chips' locks. */
+void sk_irqfd_ended(struct sk_vm *vm, u32 chip, u32 pin);
 
 /* ---- ioeventfd.c ------------------------------------------------------------------------------ */
 int sk_ioeventfd(struct sk_vm *vm, const struct kvm_ioeventfd *args);
@@ -151,6 +156,7 @@ struct sk_pic {
 	struct kvm_pic_state chip[2];
 	unsigned long lines[16]; /* sources that hold each line up */
 	bool output;
+	unsigned long ended; /* lines whose interrupts have ended since the lock was taken */
 };
 
 struct sk_ioapic {
@@ -167,6 +173,7 @@ struct sk_pit {
 	bool armed;
 	s64 period; /* ns; 0: one shot */
 	u32 pending; /* ticks that found the last one not yet taken */
+	bool discard; /* ... are not given later */
 	bool speaker; /* port 0x61 is ours */
 };
 
@@ -192,6 +199,7 @@ void sk_pit_destroy(struct sk_vm *vm);
 bool sk_pit_io(struct sk_vm *vm, u16 port, bool in, u8 *data);
 void sk_pit_get(struct sk_pit *pit, struct kvm_pit_state2 *state);
 int sk_pit_set(struct sk_pit *pit, const struct kvm_pit_state2 *state);
+void sk_pit_set_reinject(struct sk_pit *pit, bool on);
 /* The guest took IRQ 0 from the PIC. */
 void sk_pit_taken(struct sk_vm *vm);
 
@@ -213,6 +221,10 @@ struct sk_vm {
 	s64 clock_offset; /* guest's paravirtual clock minus Socle's */
 	u64 wall_clock; /* the MSR */
 	/* KVM_ENABLE_CAP's */
+	struct sk_msr_filter __rcu *msr_filter;
+	u64 msr_exits; /* KVM_MSR_EXIT_REASON_* */
+	u64 disabled_quirks;
+	atomic_t policy; /* counts changes of what policy.c tells Socle */
 	bool hide_platform_info;
 	bool exception_payload;
 	bool triple_fault_event;
@@ -245,6 +257,7 @@ struct sk_vm {
 	struct mutex routes_lock;
 	spinlock_t irqfd_lock;
 	struct list_head irqfds;
+	struct list_head resamplers; /* under irqfd_lock, read under RCU */
 
 	struct mutex ioeventfd_lock;
 	struct list_head ioeventfds;
@@ -282,7 +295,13 @@ struct sk_mce {
 };
 
 /* What the next RUN must carry into Socle, from userspace's answer */
-enum sk_answer { SK_ANSWER_NONE, SK_ANSWER_PIO_IN, SK_ANSWER_MMIO_READ };
+enum sk_answer {
+	SK_ANSWER_NONE,
+	SK_ANSWER_PIO_IN,
+	SK_ANSWER_MMIO_READ,
+	SK_ANSWER_MSR_READ,
+	SK_ANSWER_MSR_WRITE
+};
 
 struct sk_vcpu {
 	struct sk_vm *vm;
@@ -303,9 +322,14 @@ struct sk_vcpu {
 	bool completion; /* Socle holds an instruction to finish at the next RUN */
 	bool finish_now; /* finish that instruction before userspace sees the exit */
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
+	bool unhandled;	 /* userspace sees the end of an interrupt before that exit */
 	bool has_run;
 	struct sk_dirty_ring dirty_ring;
 	bool triple_fault; /* the next RUN ends with it */
+	int policy; /* vm->policy as applied; -1: not at all */
+	bool entering;
+	u32 traps;  /* that Socle has */
+	bool enforce_pv;
 	u64 cr8; /* as userspace last saw it */
 	u32 tsc_khz;
 	bool sigset_active;
@@ -315,7 +339,7 @@ struct sk_vcpu {
 
 	struct sk_mtrr mtrr;
 	struct sk_mce mce;
-	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info;
+	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info, power_ctl;
 };
 
 long sk_vcpu_create(struct sk_vm *vm, u32 id);
@@ -345,9 +369,38 @@ u64 sk_state_supported_xcr0(void);
 int sk_state_sync_in(struct sk_vcpu *vcpu, u64 sets);
 void sk_state_sync_out(struct sk_vcpu *vcpu, u64 sets);
 
+/* ---- guest.c ---------------------------------------------------------------------------------- */
+#define SK_GUEST_ACCESS_MAX 16
+int sk_guest_translate(struct sk_vcpu *vcpu, u64 gva, bool write, u64 *gpa);
+int sk_guest_access(struct sk_vcpu *vcpu, u64 gva, u8 *data, u32 bytes, bool write);
+long sk_guest_ioctl_translate(struct sk_vcpu *vcpu, struct kvm_translation __user *user);
+
+/* ---- policy.c --------------------------------------------------------------------------------- */
+#define SK_QUIRKS                                                                                  \
+	(KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT |                       \
+	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+
+static inline bool sk_policy_quirk_off(const struct sk_vm *vm, u64 quirk)
+{
+	return READ_ONCE(vm->disabled_quirks) & quirk;
+}
+
+int sk_policy_apply(struct sk_vcpu *vcpu);
+void sk_policy_destroy(struct sk_vm *vm);
+bool sk_policy_msr_allowed(struct sk_vm *vm, u32 index, bool write);
+bool sk_policy_pv_absent(const struct sk_vcpu *vcpu, u32 msr);
+void sk_policy_misc_enable(struct sk_vcpu *vcpu, u64 value);
+/* SOCLE_EXIT_UD: 0, or an error for KVM_RUN's caller */
+int sk_policy_ud(struct sk_vcpu *vcpu);
+long sk_policy_set_filter(struct sk_vm *vm, const struct kvm_msr_filter __user *user);
+long sk_policy_set_msr_exits(struct sk_vm *vm, u64 reasons);
+long sk_policy_disable_quirks(struct sk_vm *vm, u64 quirks);
+long sk_policy_exit_on_emulation_failure(struct sk_vm *vm, u64 on);
+
 /* ---- msr.c ------------------------------------------------------------------------------------ */
 void sk_msr_init(struct sk_vcpu *vcpu);
-/* A guest's own access: 0, or an error that becomes #GP */
+#define SK_MSR_NOT_OURS 1 /* Socle's, or nobody's */
+/* A guest's own access: 0, SK_MSR_NOT_OURS, or an error that becomes #GP */
 int sk_msr_guest_read(struct sk_vcpu *vcpu, u32 index, u64 *value);
 int sk_msr_guest_write(struct sk_vcpu *vcpu, u32 index, u64 value);
 long sk_msr_get(struct sk_vcpu *vcpu, struct kvm_msrs __user *user);
@@ -361,6 +414,8 @@ u64 sk_mce_supported(void);
 
 /* ---- cpuid.c ---------------------------------------------------------------------------------- */
 int sk_cpuid_init(struct sk_vcpu *vcpu);
+/* Tells Socle vcpu->cpuid, which has changed. */
+int sk_cpuid_refresh(struct sk_vcpu *vcpu);
 long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);

@@ -128,6 +128,7 @@ static void vm_destroy(struct sk_vm *vm)
 		sk_vcpu_free(vm->vcpus[i]);
 	sk_coalesced_destroy(vm);
 	sk_irq_destroy(vm);
+	sk_policy_destroy(vm);
 	kvfree(vm);
 }
 
@@ -248,6 +249,19 @@ static long ioctl_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state2 
 	if (copy_from_user(&state, user, sizeof(state)))
 		return -EFAULT;
 	return sk_pit_set(pit, &state);
+}
+
+static long ioctl_reinject(struct sk_vm *vm, const struct kvm_reinject_control __user *user)
+{
+	struct sk_pit *pit = READ_ONCE(vm->pit);
+	struct kvm_reinject_control control;
+
+	if (copy_from_user(&control, user, sizeof(control)))
+		return -EFAULT;
+	if (!pit)
+		return -ENXIO;
+	sk_pit_set_reinject(pit, control.pit_reinject);
+	return 0;
 }
 
 /* ---- clock, CPU numbers, capabilities --------------------------------------------------------- */
@@ -411,7 +425,11 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
 		return set_flag(&vm->triple_fault_event, value);
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
-		return value > 1 ? -EINVAL : set_flag(&vm->exit_on_emulation_failure, value);
+		return sk_policy_exit_on_emulation_failure(vm, value);
+	case KVM_CAP_X86_USER_SPACE_MSR:
+		return sk_policy_set_msr_exits(vm, value);
+	case KVM_CAP_DISABLE_QUIRKS2:
+		return sk_policy_disable_quirks(vm, value);
 	default:
 		return -EINVAL;
 	}
@@ -501,6 +519,8 @@ static long irq_ioctl(struct sk_vm *vm, unsigned int cmd, void __user *argp)
 	case KVM_GET_PIT2:
 	case KVM_SET_PIT2:
 		return ioctl_pit(vm, cmd, argp);
+	case KVM_REINJECT_CONTROL:
+		return ioctl_reinject(vm, argp);
 	case KVM_SET_GSI_ROUTING:
 		return sk_irq_set_routing(vm, argp);
 	case KVM_SIGNAL_MSI:
@@ -555,6 +575,8 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_get_clock(vm, argp);
 	case KVM_SET_CLOCK:
 		return ioctl_set_clock(vm, argp);
+	case KVM_X86_SET_MSR_FILTER:
+		return sk_policy_set_filter(vm, argp);
 	case KVM_GET_STATS_FD:
 		return sk_stats_vm_fd(vm);
 	default:
