@@ -52,13 +52,6 @@ static int set_regs(struct vcpu *v, const void *buf)
 
 /* ---- control and segment registers ---- */
 
-static bool cr0_legal(u64 cr0)
-{
-    if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)))
-        return false;
-    return !(cr0 & CR0_NW) || (cr0 & CR0_CD);
-}
-
 /* Long mode is active when it is enabled and paging is on, and only then (AMD APM vol. 2, 14.6
  * and 15.5.1). */
 static bool mode_legal(const struct socle_sregs *s)
@@ -90,7 +83,7 @@ static bool segments_legal(const struct socle_sregs *s)
 
 static bool sregs_legal(const struct vcpu *v, const struct socle_sregs *s)
 {
-    return cr0_legal(s->cr0) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 & ~cpuid_cr4_mask(v)) &&
+    return cr0_is_legal(s->cr0) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 & ~cpuid_cr4_mask(v)) &&
            !(s->efer & ~cpuid_efer_mask(v)) && s->cr8 <= 15 && mode_legal(s) && segments_legal(s);
 }
 

@@ -208,6 +208,12 @@ static inline void xrstor(const void *area, u64 mask)
     __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
+static inline bool cr0_is_legal(u64 cr0)
+{
+    return !(cr0 >> 32) && (cr0 & (CR0_PG | CR0_PE)) != CR0_PG &&
+           (cr0 & (CR0_NW | CR0_CD)) != CR0_NW;
+}
+
 static inline void cpu_relax(void)
 {
     __builtin_ia32_pause();

@@ -245,9 +245,7 @@ static bool may_switch_paging(bool on)
 /* The guest wants one of the bits that it does not own. */
 static enum vcpu_action move_to_cr0(struct vcpu *v, u64 cr0)
 {
-    if (cr0 >> 32 || (cr0 & (CR0_PG | CR0_PE)) == CR0_PG || (cr0 & (CR0_NW | CR0_CD)) == CR0_NW)
-        return vcpu_raise_gp(v);
-    if (!may_switch_paging(cr0 & CR0_PG))
+    if (!cr0_is_legal(cr0) || !may_switch_paging(cr0 & CR0_PG))
         return vcpu_raise_gp(v);
     vmx_set_cr0(v, cr0 | CR0_ET);
     return vcpu_skip(v);
