@@ -123,11 +123,7 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
         return;
     if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & EVENT_INJ_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)(info >> 32)};
+    v->event = (struct event){true, !!(info & EVENT_INJ_ERROR), (u8)info, type, (u32)(info >> 32)};
 }
 
 /* A virtual interrupt may have been forestalled, or interrupted, by the exit: then it comes again.
@@ -138,9 +134,8 @@ static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
     if (c->intercept1 & INTERCEPT(VINTR))
         return;
     if (c->int_ctl & INT_CTL_IRQ) {
-        v->event = (struct event){.valid = true,
-                                  .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
-                                  .type = EVENT_INTERRUPT};
+        v->event = (struct event){true, false, (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
+                                  EVENT_INTERRUPT, 0};
         c->exit_int_info = 0;
     }
     c->int_ctl &= ~INT_CTL_NOW;

@@ -165,11 +165,8 @@ static void requeue_event(struct vcpu *v)
 
     if (likely(!(info & INTR_INFO_VALID)) || type >= EVENT_SOFT)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & INTR_INFO_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)vmread(VMCS_IDT_ERROR)};
+    v->event = (struct event){true, !!(info & INTR_INFO_ERROR), (u8)info, type,
+                              (u32)vmread(VMCS_IDT_ERROR)};
 }
 
 static bool long_code(void)
