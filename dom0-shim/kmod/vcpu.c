@@ -374,10 +374,12 @@ static long queue_interrupt(struct sk_vcpu *vcpu, const struct kvm_interrupt __u
 	return 0;
 }
 
-static long set_vapic(const struct kvm_vapic_addr __user *user)
+static long set_vapic(struct sk_vcpu *vcpu, const struct kvm_vapic_addr __user *user)
 {
 	struct kvm_vapic_addr va;
 
+	if (!vcpu->vm->irqchip)
+		return -EINVAL;
 	if (copy_from_user(&va, user, sizeof(va)))
 		return -EFAULT;
 	return va.vapic_addr ? -EINVAL : 0; /* no TPR page: guests' TPR accesses do not leave Socle */
@@ -440,7 +442,7 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 	case KVM_NMI:
 		return hc_signal(vcpu->handle, SOCLE_SIGNAL_NMI);
 	case KVM_SET_VAPIC_ADDR:
-		return set_vapic(argp);
+		return set_vapic(vcpu, argp);
 	case KVM_X86_SETUP_MCE:
 	case KVM_X86_SET_MCE:
 		return set_mce(vcpu, cmd, argp);
@@ -460,6 +462,8 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
 		return sk_msr_set(vcpu, argp);
+	case KVM_SET_CPUID:
+		return sk_cpuid_set_old(vcpu, argp);
 	case KVM_SET_CPUID2:
 		return sk_cpuid_set(vcpu, argp);
 	case KVM_GET_CPUID2:

@@ -338,8 +338,6 @@ static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
 {
 	long r = -EBUSY;
 
-	if (id >= SK_MAX_VCPU_ID)
-		return -EINVAL;
 	mutex_lock(&vm->lock);
 	if (!vm->vcpu_count) {
 		vm->boot_cpu_id = id;
@@ -420,6 +418,23 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	default:
 		return -EINVAL;
 	}
+}
+
+/* A limit on shadow pages, of which there are none: it is kept */
+static long ioctl_set_mmu_pages(struct sk_vm *vm, unsigned long pages)
+{
+	if (pages < MIN_MMU_PAGES)
+		return -EINVAL;
+	WRITE_ONCE(vm->mmu_pages, pages);
+	return 0;
+}
+
+/* There are no kinds of devices here. */
+static long ioctl_create_device(const struct kvm_create_device __user *user)
+{
+	struct kvm_create_device device;
+
+	return copy_from_user(&device, user, sizeof(device)) ? -EFAULT : -ENODEV;
 }
 
 /* The page is for real mode on old Intel processors; nested paging needs none. */
@@ -545,8 +560,12 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:
 		return ioctl_identity_map(vm, argp);
-	case KVM_SET_NR_MMU_PAGES: /* a limit on shadow pages, of which there are none */
-		return arg < MIN_MMU_PAGES ? -EINVAL : 0;
+	case KVM_SET_NR_MMU_PAGES:
+		return ioctl_set_mmu_pages(vm, arg);
+	case KVM_GET_NR_MMU_PAGES:
+		return READ_ONCE(vm->mmu_pages);
+	case KVM_CREATE_DEVICE:
+		return ioctl_create_device(argp);
 	case KVM_REGISTER_COALESCED_MMIO:
 	case KVM_UNREGISTER_COALESCED_MMIO:
 		return ioctl_coalesced(vm, cmd, argp);
