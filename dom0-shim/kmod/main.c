@@ -53,6 +53,7 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_IRQFD, 1 },
 	{ KVM_CAP_IRQFD_RESAMPLE, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
+	{ KVM_CAP_PIT, 1 },
 	{ KVM_CAP_PIT2, 1 },
 	{ KVM_CAP_PIT_STATE2, 1 },
 	{ KVM_CAP_REINJECT_CONTROL, 1 },

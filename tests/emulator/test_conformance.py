@@ -22,8 +22,7 @@ ENTRY_FAILS = "the processor would refuse the entry; KVM notices that in KVM_RUN
 # The beginning of a line, as a regular expression: why Socle's answer may be another. Capabilities by their numbers.
 ALLOWED = {
     r"capability 6:": NO_TPR,
-    r"capability (9|10|25|66|128):": LIMIT,  # NR_VCPUS, NR_MEMSLOTS, IRQ_ROUTING, MAX_VCPUS, MAX_VCPU_ID
-    r"capability (11|23|24|82|121|129|168|192|195|223):": LATER,
+    r"capability (10|25|66|128|192|223):": LIMIT,  # NR_MEMSLOTS, IRQ_ROUTING, MAX_VCPUS, MAX_VCPU_ID, dirty rings
     r"capability (44|45|46|96|123|148|149|154|155|161|167|191|199):": NO_HYPERV,
     r"capability (47|215):": "for what is not here: assigned devices, Hyper-V's and SEV's events",
     r"capability (59|183|187):": LATER,  # paravirtual features
@@ -39,9 +38,7 @@ ALLOWED = {
     r"capability 213:": "the quirks that there are",
     r"capability 220:": "CVE-2018-12207 is Socle's business",
     r"GET_EMULATED_CPUID": "no instruction is emulated that the processor does not have",
-    r"(irqchip|PIT) reinjection|PIT (of the old kind|get the old way|set the old way)": LATER,
     r"PIT without an irqchip": "its ticks would go nowhere; an oversight of this release of KVM",
-    r"IRQFD (before there is an irqchip|of a GSI beyond the last|of GSI -1|.*resampling)": LATER,
     r"IOEVENTFD (with KVM's own flag|for virtio-ccw)": "KVM takes flags that mean nothing on x86, and never signals",
     r"VM HYPERV_EVENTFD|at a bad address GET_SUPPORTED_HV_CPUID": NO_HYPERV,
     r"VM SET_PMU_EVENT_FILTER": NO_PMU,
