@@ -72,10 +72,12 @@ static bool must_leave(const struct sk_vcpu *vcpu)
 	return signal_pending(current) || eoi_waits(vcpu);
 }
 
-/* Whoever gives a reason to leave after the look sends an interrupt. */
+/* Whoever gives a reason to leave after the look sends an interrupt. -EBUSY: Socle was not called, and has not taken
+ * an answer.
+ */
 static long enter(struct sk_vcpu *vcpu)
 {
-	long r = SOCLE_RAN_INTERRUPTED;
+	long r = -EBUSY;
 
 	raw_local_irq_disable();
 	smp_store_mb(vcpu->cpu, raw_smp_processor_id());
@@ -211,7 +213,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 		case SOCLE_RAN_BLOCKED:
 			wait_event_interruptible(vcpu->wait, xchg(&vcpu->event, 0));
 			break;
-		case -EBUSY: /* another processor is just leaving it */
+		case -EBUSY: /* another processor is just leaving it, or there is a reason not to enter */
 			break;
 		default:
 			return r < 0 ? r : -EIO;
