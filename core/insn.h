@@ -64,6 +64,8 @@ enum insn_op {
     INSN_OUTS,
     /* System. */
     INSN_MOV_CR, /* reg is the control register's number, rm the general register's */
+    INSN_MOV_DR, /* likewise */
+    INSN_INT,    /* imm, or INT3: 3 */
     INSN_CPUID,
     INSN_HLT,
     INSN_INVD,

@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 
 bool irq_entries_are_timed;
@@ -187,7 +186,7 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (vlapic_timer_fire(&v->lapic, rdtsc()))
         v->count[SOCLE_STAT_TIMER]++;
-    kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
+    kick = sched_timer_set(&v->se, v->lapic.timer_deadline);
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
     else

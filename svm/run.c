@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/paging.h"
 #include "core/panic.h"
@@ -38,9 +39,11 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
 }
 
 /* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never
- * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
+ * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). While one waits, QEMU (7.2)
+ * aborts at a guest's write of CR8. */
 static void open_interrupt_window(struct vmcb *c)
 {
+    c->intercept_cr_write |= BIT(8);
     c->int_ctl |= INT_CTL_NOW;
     c->intercept1 |= INTERCEPT(VINTR);
 }
@@ -51,19 +54,11 @@ static void close_interrupt_window(struct vmcb *c)
     c->intercept1 &= ~INTERCEPT(VINTR);
 }
 
-/* An interrupt that the guest can take at once goes in as a virtual one. The event field would do
- * as well, but QEMU (7.2) delivers that one again if the entry meets a request to its thread. */
-static void make_interrupt_virtual(struct vmcb *c)
-{
-    c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
-    c->event_inj = 0;
-}
-
 /* While a handler of the last NMI runs, the next one waits for its IRET; and that one must not be
  * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1) || v->irq_blocked)
         return false;
     c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
@@ -102,11 +97,16 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         open_interrupt_window(c);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, c, vector);
-    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
+    /* An interrupt that the guest can take at once goes in as a virtual one. The event field would
+     * do as well, but QEMU (7.2) delivers that one again if the entry meets a request to its
+     * thread. */
     if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
-        !(c->int_ctl & INT_CTL_IRQ))
-        make_interrupt_virtual(c);
+        !(c->int_ctl & INT_CTL_IRQ)) {
+        c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
+        c->event_inj = 0;
+    }
 }
 
 /* ---- after the exit ---- */
@@ -117,16 +117,13 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
     u8 type = info >> 8 & 7;
+    bool injected = (c->event_inj | EVENT_INJ_VALID) == info;
 
-    if (type == EVENT_SOFT)
+    if (type == EVENT_SOFT && !injected)
         return;
-    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & EVENT_INJ_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)(info >> 32)};
+    v->event = (struct event){true, !!(info & EVENT_INJ_ERROR), (u8)info, type, (u32)(info >> 32)};
 }
 
 /* A virtual interrupt may have been forestalled, or interrupted, by the exit: then it comes again.
@@ -137,9 +134,8 @@ static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
     if (c->intercept1 & INTERCEPT(VINTR))
         return;
     if (c->int_ctl & INT_CTL_IRQ) {
-        v->event = (struct event){.valid = true,
-                                  .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
-                                  .type = EVENT_INTERRUPT};
+        v->event = (struct event){true, false, (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
+                                  EVENT_INTERRUPT, 0};
         c->exit_int_info = 0;
     }
     c->int_ctl &= ~INT_CTL_NOW;
@@ -194,16 +190,6 @@ static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
     return exit_emulate(v);
 }
 
-static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
-{
-    if (c->exit_info1) {
-        v->count[SOCLE_STAT_MSR_WRITE]++;
-        return skip_checked(v, INSN_WRMSR, exit_wrmsr);
-    }
-    v->count[SOCLE_STAT_MSR_READ]++;
-    return skip_checked(v, INSN_RDMSR, exit_rdmsr);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -211,7 +197,11 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
+    if (vector != VEC_AC)
+        return debug_exception(v, vector);
+    return vcpu_raise(v, vector, true, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -225,19 +215,9 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
                                                  : VCPU_RESUME;
 }
 
-/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
- * the exit after this one. */
-static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
-{
-    c->intercept1 &= ~INTERCEPT(IRET);
-    v->nmi_masked = false;
-    return VCPU_RESUME;
-}
-
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+static enum vcpu_action emulate(struct vcpu *v)
 {
     v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
     svm_get_sregs(v, &v->sregs);
     return exit_emulate(v);
 }
@@ -246,13 +226,12 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
     switch (c->exit_code) {
     case SVM_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
         return skip_checked(v, INSN_CPUID, handle_cpuid);
     case SVM_EXIT_VMMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
         return skip_checked(v, INSN_VMMCALL, handle_hypercall);
     case SVM_EXIT_MSR:
-        return handle_msr(v, c);
+        return c->exit_info1 ? skip_checked(v, INSN_WRMSR, exit_wrmsr)
+                             : skip_checked(v, INSN_RDMSR, exit_rdmsr);
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
@@ -265,20 +244,26 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         close_interrupt_window(c);
         return VCPU_RESUME;
     case SVM_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
-        return handle_cr8(v, c);
+        c->intercept_cr_write &= (u16)~BIT(8);
+        return emulate(v);
+    case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
+    case SVM_EXIT_SWINT:
+        return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_BP:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
-    case SVM_EXIT_IRET:
-        return handle_iret(v, c);
+    case SVM_EXIT_IRET: /* still to come: a further NMI waits for the exit after this one */
+        c->intercept1 &= ~INTERCEPT(IRET);
+        v->nmi_masked = false;
+        return VCPU_RESUME;
     case SVM_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
@@ -329,7 +314,6 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     c->rsp = v->gpr[RSP];
     c->rip = v->rip;
     c->rflags = v->rflags;
-    c->clean = 0;
     svm_enter(v->gpr, virt_to_phys(c));
     v->gpr[RAX] = c->rax;
     v->gpr[RSP] = c->rsp;

@@ -5,12 +5,16 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <asm/pvclock.h>
 
 bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 bool sk_tsc_scaling __ro_after_init;
 bool sk_pml __ro_after_init;
+static u64 socle_tsc_boot __ro_after_init;
+static u32 clock_mul __ro_after_init;
+static s8 clock_shift __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
@@ -42,20 +46,27 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_USER_NMI, 1 },
 	{ KVM_CAP_IRQ_ROUTING, SK_MAX_GSI },
 	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, SK_X2APIC_FLAGS },
 	{ KVM_CAP_IRQFD, 1 },
+	{ KVM_CAP_IRQFD_RESAMPLE, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
 	{ KVM_CAP_PIT2, 1 },
 	{ KVM_CAP_PIT_STATE2, 1 },
+	{ KVM_CAP_REINJECT_CONTROL, 1 },
 	{ KVM_CAP_SET_BOOT_CPU_ID, 1 },
 	{ KVM_CAP_IOEVENTFD, 1 },
 	{ KVM_CAP_IOEVENTFD_ANY_LENGTH, 1 },
 	{ KVM_CAP_IOEVENTFD_NO_LENGTH, 1 },
 	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, 1 },
-	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE },
+	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC },
+	{ KVM_CAP_KVMCLOCK_CTRL, 1 },
 	{ KVM_CAP_INTERNAL_ERROR_DATA, 1 },
 	{ KVM_CAP_VCPU_EVENTS, 1 },
 	{ KVM_CAP_DEBUGREGS, 1 },
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG2, SK_GUESTDBG },
 	{ KVM_CAP_ENABLE_CAP, 1 },
 	{ KVM_CAP_ENABLE_CAP_VM, 1 },
 	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
@@ -71,6 +82,17 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_GET_MSR_FEATURES, 1 },
 	{ KVM_CAP_SREGS2, 1 },
 	{ KVM_CAP_SYS_ATTRIBUTES, 1 },
+	{ KVM_CAP_VCPU_ATTRIBUTES, 1 },
+	{ KVM_CAP_SYNC_REGS, KVM_SYNC_X86_VALID_FIELDS },
+	{ KVM_CAP_BINARY_STATS_FD, 1 },
+	{ KVM_CAP_MSR_PLATFORM_INFO, 1 },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
+	{ KVM_CAP_X86_USER_SPACE_MSR, 1 },
+	{ KVM_CAP_X86_MSR_FILTER, 1 },
+	{ KVM_CAP_DISABLE_QUIRKS2, SK_QUIRKS },
+	{ KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 },
 };
 
 int sk_check_extension(struct sk_vm *vm, long cap)
@@ -145,6 +167,27 @@ static struct miscdevice kvm_device = {
 	.fops = &system_fops,
 };
 
+/* ---- Socle ------------------------------------------------------------------------------------ */
+
+/* As the paravirtual clock's structure for this rate has it (Documentation/virt/kvm/x86/msr.rst): a factor of 2^31 to
+ * 2^32
+ */
+static void __init clock_factors(u32 khz)
+{
+	u64 ns_per_ms = (u64)NSEC_PER_MSEC << 32;
+
+	for (; ns_per_ms / khz < BIT_ULL(31); clock_shift--)
+		ns_per_ms <<= 1;
+	for (; ns_per_ms / khz >= BIT_ULL(32); clock_shift++)
+		ns_per_ms >>= 1;
+	clock_mul = ns_per_ms / khz;
+}
+
+u64 sk_socle_clock(u64 tsc)
+{
+	return pvclock_scale_delta(tsc - socle_tsc_boot, clock_mul, clock_shift);
+}
+
 static bool __init socle_is_here(void)
 {
 	u32 eax, ebx, ecx, edx;
@@ -170,6 +213,8 @@ static int __init say_hello(void)
 	sk_tsc_khz = info->tsc_khz;
 	sk_tsc_scaling = info->tsc_scaling;
 	sk_pml = strnstr(info->features, "pml", sizeof(info->features));
+	socle_tsc_boot = info->tsc_boot;
+	clock_factors(sk_tsc_khz);
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,
 		info->vendor, sk_tsc_khz);
 	r = 0;

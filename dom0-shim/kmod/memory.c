@@ -574,12 +574,17 @@ static u64 map_flags(struct fault *f)
 	return SOCLE_MAP_EXEC | (f->writable ? SOCLE_MAP_WRITE : 0);
 }
 
-static void fault_log(struct sk_slot *slot, const struct fault *f)
+/* Under mmu_lock, by the vCPU's own thread */
+static void mark_dirty(struct sk_vcpu *vcpu, u64 gfn)
 {
+	struct sk_slot *slot = slot_find(vcpu->vm, gfn);
+
+	if (!slot || !(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return;
 	if (slot->dirty)
-		set_bit(f->gfn - slot->gfn, slot->dirty);
+		set_bit(gfn - slot->gfn, slot->dirty);
 	else
-		sk_dirty_ring_push(f->vcpu, slot->id, f->gfn - slot->gfn);
+		sk_dirty_ring_push(vcpu, slot->id, gfn - slot->gfn);
 }
 
 static long fault_map(struct sk_vm *vm, struct fault *f)
@@ -608,7 +613,7 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 	__set_bit((f->gfn & mask) - slot->gfn, slot->young);
 	/* Not before it is mapped: GET_DIRTY_LOG may take the bit at any time, and protects the page then. */
 	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
-		fault_log(slot, f);
+		mark_dirty(f->vcpu, f->gfn);
 out:
 	spin_unlock(&vm->mmu_lock);
 	return r;
@@ -690,6 +695,64 @@ int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code)
 	f.notifier_seq = vm->notifier_seq;
 	spin_unlock(&vm->mmu_lock);
 	return fault_in_slot(vm, &f, gpa);
+}
+
+/* ---- a guest's memory for socle.ko's own use ---------------------------------------------------- */
+
+/* Where it is in the process that runs the guest; 0: nowhere, or not for a write */
+static unsigned long user_address(struct sk_vm *vm, u64 gpa, bool write)
+{
+	unsigned long hva = 0;
+	struct sk_slot *slot;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, gpa >> PAGE_SHIFT);
+	if (slot && !slot->dying && !(write && slot->flags & KVM_MEM_READONLY))
+		hva = slot->hva + (gpa - (slot->gfn << PAGE_SHIFT));
+	spin_unlock(&vm->mmu_lock);
+	return hva;
+}
+
+/* After the write: whoever took the log before it sees the page in the next one. */
+static void log_own_write(struct sk_vcpu *vcpu, u64 gfn)
+{
+	spin_lock(&vcpu->vm->mmu_lock);
+	mark_dirty(vcpu, gfn);
+	spin_unlock(&vcpu->vm->mmu_lock);
+}
+
+int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write)
+{
+	while (bytes) {
+		u32 n = min_t(u32, bytes, PAGE_SIZE - offset_in_page(gpa));
+		void __user *at = (void __user *)user_address(vcpu->vm, gpa, write);
+
+		if (!at || (write ? copy_to_user(at, data, n) : copy_from_user(data, at, n)))
+			return -EFAULT;
+		if (write)
+			log_own_write(vcpu, gpa >> PAGE_SHIFT);
+		gpa += n;
+		data += n;
+		bytes -= n;
+	}
+	return 0;
+}
+
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes)
+{
+	void __user *at = (void __user *)user_address(vcpu->vm, gpa, true);
+	u32 old32 = old;
+	int r;
+
+	if (!at || !access_ok(at, bytes))
+		return -EFAULT;
+	if (bytes == 8)
+		r = __try_cmpxchg_user((u64 __user *)at, &old, new, out8);
+	else
+		r = __try_cmpxchg_user((u32 __user *)at, &old32, (u32)new, out4);
+	if (!r)
+		log_own_write(vcpu, gpa >> PAGE_SHIFT);
+	return r > 0 ? -EAGAIN : r;
 }
 
 /* ---- MMU notifier ----------------------------------------------------------------------------- */
