@@ -288,20 +288,17 @@ static struct socle_info info(void)
  */
 static void count(uint64_t *mapped, uint64_t *faults)
 {
-    struct socle_ioc_list list = {0};
+    struct socle_ioc_domain next = {0};
     struct socle_ioc_stats stats = {0};
     char name[17];
 
     snprintf(name, sizeof(name), "memory-%d", getpid());
-    CHECK(!ioctl(socle, SOCLE_IOC_LIST, &list));
-    for (uint32_t i = 0; i < list.list.count; i++) {
-        const struct socle_domain_info *d = &list.list.domain[i];
-
-        if (strncmp(d->name, name, sizeof(d->name)))
+    for (; !ioctl(socle, SOCLE_IOC_DOMAIN, &next); next.first = next.info.id + 1) {
+        if (strncmp(next.info.name, name, sizeof(next.info.name)))
             continue;
-        stats.handle = d->vcpu_handle[0];
+        stats.handle = next.info.vcpu_handle[0];
         CHECK(!ioctl(socle, SOCLE_IOC_STATS, &stats));
-        *mapped = d->mapped_pages;
+        *mapped = next.info.mapped_pages;
         *faults = stats.stats.count[SOCLE_STAT_FAULT];
         return;
     }
