@@ -72,14 +72,15 @@ enum socle_hypercall {
     SOCLE_HC_VCPU_SIGNAL,
     /* (vCPU, gpa): struct socle_vcpu_stats; vCPUs of dom0 too: handle 0..n-1 */
     SOCLE_HC_VCPU_STATS,
-    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it */
+    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it,
+     * -ENOENT: it is addressed to none */
     SOCLE_HC_MSI,
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
     SOCLE_HC_DOORBELL_REMOVE,
-    /* (domain, gpa): takes from the log of writes to what PROTECT was called for; the number of
-     * gfns, u64 each, that it now holds. All writes from before the call are in the log.
-     * SOCLE_DIRTY_MAX: there may be more */
+    /* (domain, gpa, vCPU): takes from the log of writes to what PROTECT was called for; the number
+     * of gfns, u64 each, that it now holds. vCPU 0: of all, with all writes from before the call;
+     * SOCLE_DIRTY_MAX: there may be more. Else all of one that is stopped */
     SOCLE_HC_DIRTY_LOG,
     SOCLE_HC_END
 };
@@ -104,6 +105,7 @@ struct socle_info {
     u32 domains;
     u32 vcpus;
     u64 tsc_scaling; /* 1: vCPUs' TSCs may have other rates: SOCLE_STATE_TSC_KHZ */
+    u64 tsc_boot;    /* the TSC where Socle's clock is 0 */
 };
 
 struct socle_log_chunk {
@@ -116,7 +118,7 @@ struct socle_log_chunk {
 #define SOCLE_PARAM_WEIGHT   1 /* 1..65536, default 1024: share of processor time */
 #define SOCLE_PARAM_AFFINITY 2 /* bit n: may run on processor n, for the first 64; 0 = all */
 #define SOCLE_PARAM_LAPIC    3 /* 1: vCPUs have a local APIC in Socle; before the first vCPU only */
-#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock's value now, in ns since the domain's start */
+#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock minus Socle's, in ns */
 #define SOCLE_PARAM_NAME_LO  5 /* a name of up to 16 bytes, for lists and logs */
 #define SOCLE_PARAM_NAME_HI  6
 
@@ -159,10 +161,11 @@ struct socle_domain_list {
 #define SOCLE_RAN_BLOCKED 2
 
 /* SOCLE_HC_VCPU_SIGNAL */
-#define SOCLE_SIGNAL_NMI        1
-#define SOCLE_SIGNAL_EXTINT     2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
-#define SOCLE_SIGNAL_EXTINT_OFF 3
-#define SOCLE_SIGNAL_INIT       4
+#define SOCLE_SIGNAL_NMI         1
+#define SOCLE_SIGNAL_EXTINT      2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
+#define SOCLE_SIGNAL_EXTINT_OFF  3
+#define SOCLE_SIGNAL_INIT        4
+#define SOCLE_SIGNAL_STOOD_STILL 5 /* for the paravirtual clock: the guest was stopped for long */
 
 /* SOCLE_HC_DOORBELL_*: a write that matches sets the event port and lets the guest go on. */
 #define SOCLE_DOORBELL_PIO   0x0100
@@ -195,7 +198,7 @@ enum socle_exit {
                              Socle */
     SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
     SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
-    SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
+    SOCLE_EXIT_IRQ_WINDOW /* what irq_window asks for */
 };
 
 struct socle_segment {
@@ -211,9 +214,9 @@ struct socle_segment {
 /* One page per vCPU, dom0's memory. Socle writes all of it but the fields marked "in", which it
  * copies once at RUN; nothing in it is trusted. */
 struct socle_vcpu_page {
-    u32 exit; /* enum socle_exit */
-    u32 reserved0;
-    u64 rip; /* these five: as KVM_RUN gives them to its user at each exit */
+    u32 exit;        /* enum socle_exit */
+    u32 extint_open; /* the local APIC lets an interrupt of dom0's through, and none waits there */
+    u64 rip;         /* these five: as KVM_RUN gives them to its user; after STOP as well */
     u64 rflags;
     u64 cr8;
     u64 apic_base;
@@ -257,8 +260,8 @@ struct socle_vcpu_page {
         } debug;
         u8 pad[64];
     };
-    s32 extint_vector; /* in */
-    u32 irq_window;    /* in: without a LAPIC: exit when an interrupt can be taken */
+    s32 extint_vector; /* in; Socle writes -1 when it has taken it */
+    u32 irq_window;    /* in: exit when an interrupt of dom0's can be taken */
     u64 reserved1[11];
     u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event
                  * port is raised too; the receiver takes the words with atomic exchanges */
@@ -280,6 +283,7 @@ struct socle_vcpu_page {
 #define SOCLE_STATE_CPUID       10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
 #define SOCLE_STATE_TSC_KHZ     12 /* u32; SET only; the TSC's value stays as it is */
+#define SOCLE_STATE_TSC_OFFSET  13 /* u64: the TSC minus the processor's, which is scaled first */
 
 struct socle_regs {
     u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */

@@ -26,6 +26,7 @@
 u64 host_xcr0_mask;
 u32 host_mxcsr_mask;
 u64 host_phys_mask;
+u32 host_va_spare;
 bool host_has_tsc_aux;
 
 static u32 highest_basic, highest_extended;
@@ -42,14 +43,13 @@ static struct {
 
 /* What is not listed is 0. Left out is what Socle itself uses (VMX, SVM), and what has MSRs or
  * state that Socle does not switch: performance counters, machine check, MONITOR, speculation
- * control, CET, AMX, MPX, TSX, PT, LBR, resource director, SGX, SEV, WAITPKG, RDPRU, five-level
- * paging, XSAVES. */
+ * control, CET, AMX, MPX, TSX, PT, LBR, resource director, SGX, SEV, WAITPKG, RDPRU, XSAVES. */
 static const struct policy {
     u32 leaf, subleaf;
     u32 eax, ebx, ecx, edx;
 } policies[] = {
     {0x1, ANY, ALL, ALL, 0xf7fa3203, 0x1f8bbb7f},
-    {0x7, 0, 0x1, 0xfdbf27eb, 0x1a405f4f, 0x80451c},
+    {0x7, 0, 0x1, 0xfdbf27eb, 0x1a415f4f, 0x80451c},
     {0x7, 1, 0x801cb0, 0, 0, 0x4030}, /* AVX-VNNI, BF16, IFMA, fast string operations */
     {0xd, 0, 0, 0, 0, 0},
     {0xd, 1, 0x7, 0, 0, 0}, /* XSAVEOPT, XSAVEC, XGETBV1 */
@@ -282,6 +282,7 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
     u32 leaf = (u32)v->gpr[RAX], subleaf = (u32)v->gpr[RCX];
     struct cpuid_regs r = leaf_of(v, leaf, subleaf);
 
+    v->count[SOCLE_STAT_CPUID]++;
     if (leaf <= 0xd)
         mirror_state(v, leaf, subleaf, cr4, &r);
     v->gpr[RAX] = r.eax;
@@ -306,6 +307,7 @@ static u64 cr4_of(struct cpuid_regs f1, struct cpuid_regs f7)
     cr4 |= f7.ebx & BIT(20) ? CR4_SMAP : 0;
     cr4 |= f7.ecx & BIT(2) ? CR4_UMIP : 0;
     cr4 |= f7.ecx & BIT(3) ? CR4_PKE : 0;
+    cr4 |= f7.ecx & BIT(16) ? CR4_LA57 : 0;
     return cr4;
 }
 
@@ -393,4 +395,5 @@ void cpuid_init(void)
         (filtered(0x80000001, 0).edx & FE1_EDX_RDTSCP) || (filtered(7, 0).ecx & F7_ECX_RDPID);
     host_cr4_mask = cr4_of(filtered(1, 0), filtered(7, 0));
     host_efer_mask = efer_of(filtered(0x80000001, 0));
+    host_va_spare = host_cr4_mask & CR4_LA57 ? 7 : 16;
 }

@@ -7,7 +7,6 @@
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
 
@@ -248,9 +247,9 @@ static int set_lapic(struct domain *d, u64 on)
     return 0;
 }
 
-static int set_clock(struct domain *d, u64 ns)
+static int set_clock(struct domain *d, u64 offset)
 {
-    d->clock_offset_ns = (s64)(ns - tsc_uptime_ns());
+    d->clock_offset_ns = (s64)offset;
     for (u32 i = 0; i < d->vcpu_count; i++)
         pvclock_changed(d->vcpus[i]);
     return 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The exits that are too small for a file of their own. */
 #include "core/exits.h"
-#include "core/x86.h"
 
 enum vcpu_action exit_hlt(struct vcpu *v)
 {
+    v->count[SOCLE_STAT_HLT]++;
     vcpu_skip(v);
     if (!domain_has(v->domain, DOMAIN_LAPIC))
         return vcpu_exit(v, SOCLE_EXIT_HLT);

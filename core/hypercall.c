@@ -10,6 +10,7 @@
 #include "core/machine.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
+#include "core/pvclock.h"
 #include "core/state.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
@@ -72,6 +73,7 @@ static s64 call_info(const struct args *x)
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
     info->tsc_scaling = tsc_scaling;
+    info->tsc_boot = tsc_boot;
     info->ram_bytes = machine_ram_bytes;
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;
@@ -183,8 +185,9 @@ static u32 take_log(u64 *log, u64 *gfns, u32 n)
     return n;
 }
 
-/* The flush makes the processors leave the guest, with all that they have logged. */
-static s64 take_logs(struct domain *d, u64 gpa)
+/* The flush makes the processors leave the guest, with all that they have logged. One vCPU's (0:
+ * all) is taken when that is stopped. */
+static s64 take_logs(struct domain *d, u64 gpa, u64 handle)
 {
     u32 vcpus = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE), n = 0;
     u64 *gfns = this_cpu()->buffer;
@@ -192,9 +195,12 @@ static s64 take_logs(struct domain *d, u64 gpa)
 
     if (err || !d->npt.logged)
         return err;
-    npt_flush(&d->npt);
-    for (u32 i = 0; i < vcpus; i++)
-        n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    if (!handle)
+        npt_flush(&d->npt);
+    for (u32 i = 0; i < vcpus; i++) {
+        if (!handle || d->vcpus[i]->handle == handle)
+            n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    }
     phys_write(gpa, gfns, n * sizeof(*gfns));
     return n;
 }
@@ -275,13 +281,16 @@ static s64 signal_vcpu(struct vcpu *v, u64 what)
     bool *const signals[] = {[SOCLE_SIGNAL_NMI] = &v->nmi_pending,
                              [SOCLE_SIGNAL_EXTINT] = &v->extint_pending,
                              [SOCLE_SIGNAL_EXTINT_OFF] = &v->extint_pending,
-                             [SOCLE_SIGNAL_INIT] = &v->init_pending};
+                             [SOCLE_SIGNAL_INIT] = &v->init_pending,
+                             [SOCLE_SIGNAL_STOOD_STILL] = &v->clock_stood_still};
 
     if (!what || what >= ARRAY_SIZE(signals))
         return -E_INVAL;
     __atomic_store_n(signals[what], what != SOCLE_SIGNAL_EXTINT_OFF, __ATOMIC_RELEASE);
     if (what != SOCLE_SIGNAL_EXTINT_OFF)
         vcpu_notify(v);
+    if (what == SOCLE_SIGNAL_STOOD_STILL)
+        pvclock_changed(v);
     return 0;
 }
 
@@ -344,7 +353,7 @@ static s64 call_on_domain(u64 nr, struct domain *d, const struct args *x)
     case SOCLE_HC_DOORBELL_ADD:
         return doorbell_add(d, x->b, x->c, x->d);
     case SOCLE_HC_DIRTY_LOG:
-        return take_logs(d, x->b);
+        return take_logs(d, x->b, x->c);
     default:
         return doorbell_remove(d, x->b, x->c, x->d);
     }
@@ -404,6 +413,7 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     enum vcpu_action action = VCPU_RESUME;
     s64 result = -KVM_ENOSYS;
 
+    v->count[SOCLE_STAT_HYPERCALL]++;
     if (cpl != 0)
         result = -KVM_EPERM;
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&

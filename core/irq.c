@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 
 bool irq_entries_are_timed;
@@ -125,13 +124,13 @@ int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 {
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
     int limit = msg->mode == APIC_LOWEST ? 1 : (int)n;
-    int taken = 0;
+    int taken = -E_NOENT;
 
     for (u32 i = 0; i < n && taken < limit; i++) {
         struct vcpu *v = d->vcpus[(i + msg->vector) % n];
 
         if (addressed(v, from, msg))
-            taken += deliver_to(v, msg);
+            taken = MAX(taken, 0) + deliver_to(v, msg);
     }
     return taken;
 }

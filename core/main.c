@@ -14,14 +14,11 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/paging.h"
-#include "core/pool.h"
-#include "core/pvclock.h"
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
-#include "drivers/rtc.h"
 #include "drivers/tsc.h"
 #include "drivers/uart.h"
 
@@ -189,7 +186,6 @@ static void init_time(void)
 {
     tsc_calibrate(acpi.pm_timer_port);
     log_clock = tsc_uptime_ns;
-    wall_boot_ns = rtc_read() * 1000000000 - tsc_uptime_ns();
 }
 
 /* ---- the boot processor ---- */

@@ -74,7 +74,7 @@ static int read_apic(struct vcpu *v, u32 index, u64 *value)
 
 /* ---- time-stamp counter ---- */
 
-static void set_tsc_offset(struct vcpu *v, s64 offset)
+void msr_set_tsc_offset(struct vcpu *v, s64 offset)
 {
     v->tsc_offset = offset;
     vendor->update_tsc(v);
@@ -109,7 +109,7 @@ static int write_tsc(struct vcpu *v, u64 value, bool host)
         offset = matching_offset(v, offset);
     else
         v->tsc_adjust += (u64)offset - (u64)v->tsc_offset;
-    set_tsc_offset(v, offset);
+    msr_set_tsc_offset(v, offset);
     return 0;
 }
 
@@ -119,7 +119,7 @@ static int write_tsc_adjust(struct vcpu *v, u64 value, bool host)
 
     v->tsc_adjust = value;
     if (!host && delta)
-        set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
+        msr_set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
     return 0;
 }
 
@@ -193,12 +193,9 @@ static int write_msr(struct vcpu *v, u32 index, u64 value, bool host)
         return write_tsc_aux(v, value, host);
     case MSR_EFER:
         return write_efer(v, value);
-    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK: /* of a guest it is dom0's business; dom0 itself has the CMOS clock */
     case MSR_KVM_WALL_CLOCK_NEW:
-        if (!host)
-            return pvclock_set_wall(v, value);
-        v->clock_wall_msr = value;
-        return 0;
+        return domain_has(v->domain, DOMAIN_DEVICES) ? 0 : -E_NOENT;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         return pvclock_set_time(v, value);
@@ -221,10 +218,6 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
     case MSR_TSC_AUX:
         *value = v->tsc_aux;
         return host_has_tsc_aux ? 0 : -E_INVAL;
-    case MSR_KVM_WALL_CLOCK:
-    case MSR_KVM_WALL_CLOCK_NEW:
-        *value = v->clock_wall_msr;
-        return 0;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         *value = v->clock_msr;
@@ -320,6 +313,7 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
     int err = write_msr(v, index, value, false);
 
+    v->count[SOCLE_STAT_MSR_WRITE]++;
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
@@ -333,6 +327,7 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
     u64 value = 0;
     int err = msr_get(v, index, &value);
 
+    v->count[SOCLE_STAT_MSR_READ]++;
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
         return ask_dom0(v, IO_MSR_READ, index, 0);
     if (err == -E_NOENT)
@@ -359,6 +354,7 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
 {
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
+    v->count[SOCLE_STAT_OTHER]++;
     if (!(cr4 & CR4_OSXSAVE))
         return vcpu_raise_ud(v);
     if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))

@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"

@@ -286,6 +286,17 @@ static int set_tsc_khz(struct vcpu *v, const void *buf)
     return msr_set(v, MSR_TSC, value);
 }
 
+static void get_tsc_offset(struct vcpu *v, void *buf)
+{
+    *(s64 *)buf = v->tsc_offset;
+}
+
+static int set_tsc_offset(struct vcpu *v, const void *buf)
+{
+    msr_set_tsc_offset(v, *(const s64 *)buf);
+    return 0;
+}
+
 /* ---- whether it runs ---- */
 
 _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
@@ -324,6 +335,7 @@ static const struct section {
     [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
+    [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), get_tsc_offset, set_tsc_offset},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)

@@ -11,11 +11,9 @@
 #include "core/machine.h"
 #include "core/msr.h"
 #include "core/paging.h"
-#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vendor.h"
-#include "drivers/apic.h"
 #include "drivers/tsc.h"
 
 #define NOT_LOADED  (~0u)
@@ -241,9 +239,8 @@ void vcpu_post(struct vcpu *v, u8 vector, bool level)
 
 static bool wants_interrupt_of_dom0(struct vcpu *v)
 {
-    if (v->extint_ready || v->irq_blocked)
-        return false;
-    return v->irq_window || (v->extint_pending && vlapic_accepts_extint(&v->lapic));
+    return !v->extint_ready && !v->irq_blocked && (v->irq_window || v->extint_pending) &&
+           vlapic_accepts_extint(&v->lapic);
 }
 
 bool vcpu_has_event(struct vcpu *v)
@@ -293,6 +290,18 @@ static void end_run(struct vcpu *v, s64 result)
     }
 }
 
+/* What KVM_RUN gives its user with whatever ends it. */
+static void describe(struct vcpu *v)
+{
+    struct socle_vcpu_page *p = v->page;
+
+    p->extint_open = !v->extint_ready && vlapic_accepts_extint(&v->lapic);
+    p->rip = v->rip;
+    p->rflags = v->rflags;
+    p->cr8 = vlapic_cr8(&v->lapic);
+    p->apic_base = vcpu_apic_base(v);
+}
+
 int vcpu_stop(struct vcpu *v)
 {
     if (sched_stop(&v->se)) {
@@ -300,7 +309,11 @@ int vcpu_stop(struct vcpu *v)
         return -E_AGAIN;
     }
     end_run(v, SOCLE_RAN_INTERRUPTED);
-    return sched_loaded(&v->se) ? -E_AGAIN : 0;
+    if (sched_loaded(&v->se))
+        return -E_AGAIN;
+    if (v->page) /* a new vCPU has none for a moment */
+        describe(v);
+    return 0;
 }
 
 /* RUN returns now, with `result` unless the other side has decided already. */
@@ -356,10 +369,8 @@ static enum vcpu_action ask_for_interrupt(struct vcpu *v)
     if (!wants_interrupt_of_dom0(v))
         return VCPU_RESUME;
     if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid ||
-        v->io.kind != IO_NONE) {
-        vcpu_set_pending(v, PENDING_EVENT);
+        v->io.kind != IO_NONE)
         return VCPU_RESUME;
-    }
     v->extint_pending = false;
     v->irq_window = false;
     v->io.kind = IO_EXTINT;
@@ -704,7 +715,11 @@ int vcpu_next_interrupt(struct vcpu *v)
         return -1;
     if (v->extint_ready)
         return v->extint_vector;
-    return wants_interrupt_of_dom0(v) ? VCPU_WINDOW : vlapic_pending(&v->lapic);
+    if (wants_interrupt_of_dom0(v)) {
+        vcpu_set_pending(v, PENDING_EVENT); /* also where the guest has just opened LINT0 */
+        return VCPU_WINDOW;
+    }
+    return vlapic_pending(&v->lapic);
 }
 
 void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
@@ -720,16 +735,15 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
 
 void vcpu_take_answer(struct vcpu *v)
 {
-    const volatile struct socle_vcpu_page *p = v->page;
+    volatile struct socle_vcpu_page *p = v->page;
     s32 vector = p->extint_vector;
 
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        v->irq_window = p->irq_window;
-    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 &&
-        vector < 256) {
+    v->irq_window = p->irq_window;
+    if (vector >= 0 && vector < 256) {
         v->extint_vector = (u8)vector;
         v->extint_ready = true;
     }
+    p->extint_vector = -1;
     if (v->io.kind == IO_MSR_READ || v->io.kind == IO_MSR_WRITE) {
         v->io.data = p->msr.value;
         v->io.error = p->msr.error;
@@ -758,10 +772,7 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
         dom0_died(v, "had an exit that nobody can answer");
     v->count[SOCLE_STAT_TO_DOM0]++;
     p->exit = reason;
-    p->rip = v->rip;
-    p->rflags = v->rflags;
-    p->cr8 = vlapic_cr8(&v->lapic);
-    p->apic_base = vcpu_apic_base(v);
+    describe(v);
     return VCPU_EXIT;
 }
 

@@ -129,7 +129,7 @@ struct vcpu {
         struct {
             bool extint_pending; /* the PIC's output */
             bool extint_ready;
-            bool irq_window;  /* without a LAPIC: dom0 wants to inject */
+            bool irq_window;  /* dom0 wants to inject */
             bool irq_blocked; /* by the debugger */
         };
     };
@@ -160,9 +160,9 @@ struct vcpu {
     u64 tsc_adjust;
     s64 tsc_offset;
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
-    u64 clock_msr, clock_wall_msr;
+    u64 clock_msr;
     u32 clock_version;
-    bool clock_wall_due;            /* the wall clock is to be written */
+    bool clock_stood_still;         /* dom0 says so; the guest is to be told */
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */

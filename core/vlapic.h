@@ -240,7 +240,7 @@ void vlapic_tsc_changed(struct vlapic *l, u64 offset, u64 now);
 bool vlapic_match(const struct vlapic *l, u32 dest, bool logical);
 
 /* Decode an ICR value (in x2APIC form, or in xAPIC form with an 8-bit destination in 63:56) or an
- * MSI. An MSI's destination bits 31:8 are in address bits 63:40, as KVM has it. In the 8-bit forms
+ * MSI. An MSI's destination bits 31:8 are in address bits 63:40, as KVM has it. In ICR's 8-bit form
  * 0xff is everyone. -E_INVAL: nothing that could be delivered (reserved mode, vector below 16, no
  * MSI address, INIT de-assert). */
 int apic_msg_from_icr(u64 icr, bool x2apic, struct apic_msg *msg);

@@ -222,8 +222,3 @@ static inline NORETURN void cpu_halt_forever(void)
     for (;;)
         __asm__ volatile("cli; hlt" : : : "memory");
 }
-
-static inline bool is_canonical(u64 va)
-{
-    return (u64)((s64)(va << 16) >> 16) == va;
-}

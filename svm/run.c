@@ -196,16 +196,6 @@ static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
     return exit_emulate(v);
 }
 
-static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
-{
-    if (c->exit_info1) {
-        v->count[SOCLE_STAT_MSR_WRITE]++;
-        return skip_checked(v, INSN_WRMSR, exit_wrmsr);
-    }
-    v->count[SOCLE_STAT_MSR_READ]++;
-    return skip_checked(v, INSN_RDMSR, exit_rdmsr);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -255,13 +245,12 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
     switch (c->exit_code) {
     case SVM_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
         return skip_checked(v, INSN_CPUID, handle_cpuid);
     case SVM_EXIT_VMMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
         return skip_checked(v, INSN_VMMCALL, handle_hypercall);
     case SVM_EXIT_MSR:
-        return handle_msr(v, c);
+        return c->exit_info1 ? skip_checked(v, INSN_WRMSR, exit_wrmsr)
+                             : skip_checked(v, INSN_RDMSR, exit_rdmsr);
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
@@ -274,7 +263,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         close_interrupt_window(c);
         return VCPU_RESUME;
     case SVM_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip_checked(v, INSN_HLT, exit_hlt);
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
@@ -291,7 +279,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_IRET:
         return handle_iret(v, c);
     case SVM_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;

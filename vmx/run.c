@@ -5,7 +5,6 @@
 #include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
-#include "core/lib.h"
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "drivers/tsc.h"
@@ -206,21 +205,6 @@ static u8 cpl(void)
     return vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS) >> 5 & 3;
 }
 
-static enum vcpu_action handle_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
-}
-
-static enum vcpu_action handle_hypercall(struct vcpu *v)
-{
-    return exit_hypercall(v, cpl(), long_code());
-}
-
-static enum vcpu_action handle_xsetbv(struct vcpu *v)
-{
-    return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
-}
-
 static enum vcpu_action emulate(struct vcpu *v)
 {
     vmx_get_sregs(v, &v->sregs);
@@ -377,16 +361,14 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
 {
     switch (reason) {
     case VMX_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
-        return skip(v, handle_cpuid);
+        find_next_rip(v);
+        return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_VMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
-        return skip(v, handle_hypercall);
+        find_next_rip(v);
+        return exit_hypercall(v, cpl(), long_code());
     case VMX_EXIT_RDMSR:
-        v->count[SOCLE_STAT_MSR_READ]++;
         return skip(v, exit_rdmsr);
     case VMX_EXIT_WRMSR:
-        v->count[SOCLE_STAT_MSR_WRITE]++;
         return skip(v, exit_wrmsr);
     case VMX_EXIT_IO:
         return handle_io(v);
@@ -407,7 +389,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_NMI_WINDOW:
         return close_window(v, PROC_NMI_WINDOW);
     case VMX_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip(v, exit_hlt);
     case VMX_EXIT_CR:
         return handle_cr(v);
@@ -419,8 +400,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_TASK_SWITCH:
         return handle_task_switch(v);
     case VMX_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
-        return skip(v, handle_xsetbv);
+        find_next_rip(v);
+        return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_WBINVD:
     case VMX_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
@@ -439,13 +420,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_INVVPID:
     case VMX_EXIT_MONITOR:
     case VMX_EXIT_MWAIT:
-    /* Never asked for: */
-    case VMX_EXIT_INVLPG:
-    case VMX_EXIT_RDTSC:
-    case VMX_EXIT_RDTSCP:
-    case VMX_EXIT_RDRAND ... VMX_EXIT_RDSEED:
-    case VMX_EXIT_XSAVES:
-    case VMX_EXIT_XRSTORS:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
     default:

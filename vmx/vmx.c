@@ -2,7 +2,6 @@
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
 #include "core/debug.h"
-#include "core/gmem.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
@@ -54,7 +53,7 @@
 #define CR4_FREE                                                                                  \
     (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |     \
      CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
-     CR4_SMAP | CR4_PKE)
+     CR4_SMAP | CR4_PKE | CR4_LA57)
 
 static struct npt_format npt_format_ept = NPT_FORMAT_EPT;
 

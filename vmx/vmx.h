@@ -158,7 +158,7 @@ enum vmcs_field {
 #define SHADOW_MOV_SS  BIT(1)
 #define SHADOW         (SHADOW_STI | SHADOW_MOV_SS)
 #define BLOCKED_BY_NMI BIT(3)
-#define PENDING_BS   BIT(14) /* of the pending debug exceptions */
+#define PENDING_BS     BIT(14) /* of the pending debug exceptions */
 
 /* Entry, exit and IDT-vectoring information: as struct event has it, and: */
 #define INTR_INFO_ERROR BIT(11)
@@ -178,9 +178,7 @@ enum vmx_exit {
     VMX_EXIT_GETSEC = 11,
     VMX_EXIT_HLT = 12,
     VMX_EXIT_INVD = 13,
-    VMX_EXIT_INVLPG = 14,
     VMX_EXIT_RDPMC = 15,
-    VMX_EXIT_RDTSC = 16,
     VMX_EXIT_RSM = 17,
     VMX_EXIT_VMCALL = 18,
     VMX_EXIT_VMCLEAR = 19,
@@ -197,16 +195,11 @@ enum vmx_exit {
     VMX_EXIT_EOI = 45,
     VMX_EXIT_EPT_VIOLATION = 48,
     VMX_EXIT_INVEPT = 50,
-    VMX_EXIT_RDTSCP = 51,
     VMX_EXIT_PREEMPTION_TIMER = 52,
     VMX_EXIT_INVVPID = 53,
     VMX_EXIT_WBINVD = 54,
     VMX_EXIT_XSETBV = 55,
-    VMX_EXIT_RDRAND = 57,
-    VMX_EXIT_RDSEED = 61,
     VMX_EXIT_LOG_FULL = 62,
-    VMX_EXIT_XSAVES = 63,
-    VMX_EXIT_XRSTORS = 64,
 };
 
 /* ---- a vCPU ---- */

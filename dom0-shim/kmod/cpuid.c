@@ -67,7 +67,7 @@ static void clear(struct kvm_cpuid_entry2 *e)
 	(B(0) | B(1) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(9) | B(11) | B(12) |     \
 	 B(13) | B(14) | B(15) | B(16) | B(17) | B(19) | B(23) | B(24) | B(25) | B(26) | B(27))
 
-/* Leaf 7: without TSX, SGX, MPX, PT, CET, AMX, 5-level paging, and speculation controls (MSRs that Socle does
+/* Leaf 7: without TSX, SGX, MPX, PT, CET, AMX, and speculation controls (MSRs that Socle does
  * not keep per vCPU). TSC_ADJUST is Socle's.
  */
 #define AVX512_EBX (B(16) | B(17) | B(21) | B(28) | B(30) | B(31))
@@ -76,7 +76,7 @@ static void clear(struct kvm_cpuid_entry2 *e)
 	(B(0) | B(3) | B(5) | B(6) | B(7) | B(8) | B(9) | B(10) | B(13) | B(18) | B(19) | B(20) |  \
 	 B(23) | B(24) | B(29) | AVX512_EBX)
 #define LEAF7_EBX_SOCLE B(1)
-#define LEAF7_ECX	(B(2) | B(3) | B(8) | B(9) | B(10) | B(22) | B(27) | B(28) | AVX512_ECX)
+#define LEAF7_ECX	(B(2) | B(3) | B(8) | B(9) | B(10) | B(16) | B(22) | B(27) | B(28) | AVX512_ECX)
 #define LEAF7_EDX	(B(2) | B(3) | B(4) | B(8) | B(10) | B(14) | B(23))
 #define LEAF7_1_EAX	(B(4) | B(5) | B(10) | B(11) | B(12))
 

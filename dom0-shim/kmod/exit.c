@@ -4,6 +4,8 @@
  */
 #include "socle_kvm.h"
 
+#include <asm/trapnr.h>
+
 #define RESUME	1
 #define TO_USER 0
 
@@ -26,7 +28,7 @@ static bool io_in_kernel(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 
 	u8 *data = vcpu->page->data;
 	u32 i;
 
-	if (!vm->irqchip || size != 1)
+	if (!sk_has_pic(vm) || size != 1)
 		return false;
 	for (i = 0; i < count; i++)
 		if (!device_io(vm, port, in, &data[i]))
@@ -103,7 +105,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 	if (!len || len > 8)
 		return -EIO;
 	vcpu->completion = true;
-	if (vm->irqchip && sk_ioapic_mmio(vm, gpa, write, len, data))
+	if (sk_has_pic(vm) && sk_ioapic_mmio(vm, gpa, write, len, data))
 		return RESUME;
 	if (write && (sk_ioeventfd_write(vm, false, gpa, len, data) ||
 		      sk_coalesced_write(vm, false, gpa, len, data)))
@@ -116,7 +118,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 static int exit_fault(struct sk_vcpu *vcpu)
 {
 	const struct socle_vcpu_page *p = vcpu->page;
-	int r = sk_memory_fault(vcpu->vm, p->fault.gpa, p->fault.write,
+	int r = sk_memory_fault(vcpu, p->fault.gpa, p->fault.write,
 				p->fault.fetch && p->fault.present);
 
 	if (r == -EINTR) {
@@ -151,11 +153,23 @@ static int exit_extint(struct sk_vcpu *vcpu)
 	return RESUME;
 }
 
+static bool in_user_mode(struct sk_vcpu *vcpu)
+{
+	const struct socle_sregs *sregs = vcpu->buffer;
+
+	return sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0 &&
+	       sregs->seg[SOCLE_SEG_SS].attr & 0x60;
+}
+
+/* A guest's user program must not end its machine: it gets #UD, unless userspace wants to see it. */
 static int exit_emulation(struct sk_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	u8 length = min_t(u8, vcpu->page->insn.length, sizeof(vcpu->page->insn.bytes));
 
+	if (!READ_ONCE(vcpu->vm->exit_on_emulation_failure) && in_user_mode(vcpu) &&
+	    !sk_state_queue_exception(vcpu, X86_TRAP_UD))
+		return RESUME;
 	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
 	run->emulation_failure.ndata = 3; /* flags, and 16 bytes of instruction */
@@ -238,7 +252,10 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAILED:
 		return exit_failed(vcpu);
 	case SOCLE_EXIT_DIRTY:
-		sk_memory_take_log(vcpu->vm);
+		if (vcpu->vm->dirty_ring_bytes)
+			sk_memory_take_vcpu_log(vcpu);
+		else
+			sk_memory_take_log(vcpu->vm);
 		return RESUME;
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);

@@ -31,7 +31,7 @@ static int service(struct sk_vm *vm, int pin)
 {
 	u64 *entry = &vm->ioapic.state.redirtbl[pin].bits;
 	u32 mode = (*entry >> ENTRY_MODE_SHIFT) & 7;
-	u64 address = 0xfee00000 | (*entry >> 56) << 12;
+	u32 address = (*entry >> 56) << 12;
 	u32 data = (*entry & ENTRY_VECTOR) | mode << 8 | 1 << 14;
 	long taken;
 
@@ -45,7 +45,7 @@ static int service(struct sk_vm *vm, int pin)
 		address |= 1 << 3; /* redirection hint */
 	if (*entry & ENTRY_LEVEL)
 		data |= 1 << 15;
-	taken = hc_msi(vm->domain, address, data);
+	taken = sk_irq_send_msi(vm, address, 0, data);
 	if (taken > 0 && *entry & ENTRY_LEVEL)
 		*entry |= ENTRY_REMOTE_IRR;
 	return taken < 0 ? -1 : taken;

@@ -5,11 +5,16 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <asm/pvclock.h>
 
 bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 bool sk_tsc_scaling __ro_after_init;
+bool sk_pml __ro_after_init;
+static u64 socle_tsc_boot __ro_after_init;
+static u32 clock_mul __ro_after_init;
+static s8 clock_shift __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
@@ -32,11 +37,17 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_COALESCED_MMIO, 2 },
 	{ KVM_CAP_COALESCED_PIO, 1 },
 	{ KVM_CAP_SYNC_MMU, 1 },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+	  KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
+	{ KVM_CAP_DIRTY_LOG_RING, SK_DIRTY_RING_MAX },
+	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, SK_DIRTY_RING_MAX },
 	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1 },
 	{ KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1 },
 	{ KVM_CAP_USER_NMI, 1 },
 	{ KVM_CAP_IRQ_ROUTING, SK_MAX_GSI },
 	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, SK_X2APIC_FLAGS },
 	{ KVM_CAP_IRQFD, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
 	{ KVM_CAP_PIT2, 1 },
@@ -46,7 +57,8 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_IOEVENTFD_ANY_LENGTH, 1 },
 	{ KVM_CAP_IOEVENTFD_NO_LENGTH, 1 },
 	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, 1 },
-	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE },
+	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC },
+	{ KVM_CAP_KVMCLOCK_CTRL, 1 },
 	{ KVM_CAP_INTERNAL_ERROR_DATA, 1 },
 	{ KVM_CAP_VCPU_EVENTS, 1 },
 	{ KVM_CAP_DEBUGREGS, 1 },
@@ -68,6 +80,13 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_GET_MSR_FEATURES, 1 },
 	{ KVM_CAP_SREGS2, 1 },
 	{ KVM_CAP_SYS_ATTRIBUTES, 1 },
+	{ KVM_CAP_VCPU_ATTRIBUTES, 1 },
+	{ KVM_CAP_SYNC_REGS, KVM_SYNC_X86_VALID_FIELDS },
+	{ KVM_CAP_BINARY_STATS_FD, 1 },
+	{ KVM_CAP_MSR_PLATFORM_INFO, 1 },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
 };
 
 int sk_check_extension(struct sk_vm *vm, long cap)
@@ -142,6 +161,27 @@ static struct miscdevice kvm_device = {
 	.fops = &system_fops,
 };
 
+/* ---- Socle ------------------------------------------------------------------------------------ */
+
+/* As the paravirtual clock's structure for this rate has it (Documentation/virt/kvm/x86/msr.rst): a factor of 2^31 to
+ * 2^32
+ */
+static void __init clock_factors(u32 khz)
+{
+	u64 ns_per_ms = (u64)NSEC_PER_MSEC << 32;
+
+	for (; ns_per_ms / khz < BIT_ULL(31); clock_shift--)
+		ns_per_ms <<= 1;
+	for (; ns_per_ms / khz >= BIT_ULL(32); clock_shift++)
+		ns_per_ms >>= 1;
+	clock_mul = ns_per_ms / khz;
+}
+
+u64 sk_socle_clock(u64 tsc)
+{
+	return pvclock_scale_delta(tsc - socle_tsc_boot, clock_mul, clock_shift);
+}
+
 static bool __init socle_is_here(void)
 {
 	u32 eax, ebx, ecx, edx;
@@ -166,6 +206,9 @@ static int __init say_hello(void)
 	}
 	sk_tsc_khz = info->tsc_khz;
 	sk_tsc_scaling = info->tsc_scaling;
+	sk_pml = strnstr(info->features, "pml", sizeof(info->features));
+	socle_tsc_boot = info->tsc_boot;
+	clock_factors(sk_tsc_khz);
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,
 		info->vendor, sk_tsc_khz);
 	r = 0;

@@ -28,7 +28,8 @@
 #define SK_MAX_VCPUS	64
 #define SK_MAX_VCPU_ID	256
 #define SK_MEM_SLOTS	509
-#define SK_MAX_GSI	1024
+#define SK_MAX_GSI	4096
+#define SK_X2APIC_FLAGS (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
 #define SK_MAX_CPUID	100
 #define SK_MAX_MSRS	256
 #define SK_MCE_BANKS	32
@@ -72,12 +73,38 @@ struct sk_vcpu;
 int sk_memory_init(struct sk_vm *vm);
 void sk_memory_destroy(struct sk_vm *vm);
 int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region);
-int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user);
+int sk_memory_dirty_log(struct sk_vm *vm, const struct kvm_dirty_log __user *user);
+int sk_memory_clear_log(struct sk_vm *vm, const struct kvm_clear_dirty_log __user *user);
+int sk_memory_manual_protect(struct sk_vm *vm, const struct kvm_enable_cap *cap);
 /* Maps what the guest touched; 0, -EAGAIN (try again), or an error for KVM_RUN's caller. */
 extern bool sk_small_exec; /* Socle maps code by 4 KiB pages only (CVE-2018-12207) */
-int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code);
-/* Marks what Socle has logged as dirty. */
+int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code);
+/* Marks what Socle has logged as dirty: in the slots' bitmaps, or in the vCPU's ring. */
 void sk_memory_take_log(struct sk_vm *vm);
+/* Copies from or to the guest's RAM, in an ioctl of its process. -EFAULT: some of it is none */
+int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write);
+void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu);
+void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages);
+
+/* ---- dirty_ring.c: KVM_CAP_DIRTY_LOG_RING ------------------------------------------------------- */
+#define SK_DIRTY_RING_MAX (65536 * sizeof(struct kvm_dirty_gfn))
+
+struct sk_dirty_ring {
+	struct kvm_dirty_gfn *gfns; /* mapped by userspace too */
+	u32 dirty; /* how many were put in and taken out, ever */
+	u32 reset;
+};
+
+extern bool sk_pml; /* Socle's processor logs writes */
+int sk_dirty_ring_enable(struct sk_vm *vm, u32 bytes);
+int sk_dirty_ring_new(struct sk_vcpu *vcpu);
+bool sk_dirty_ring_has(const struct sk_vm *vm, unsigned long pgoff);
+struct page *sk_dirty_ring_page(struct sk_vcpu *vcpu, unsigned long pgoff);
+/* By the vCPU's own thread, under mmu_lock */
+void sk_dirty_ring_push(struct sk_vcpu *vcpu, u32 slot, u64 offset);
+/* The vCPU must not run before userspace has taken some out. */
+bool sk_dirty_ring_full(const struct sk_vcpu *vcpu);
+int sk_dirty_ring_reset(struct sk_vm *vm);
 
 /* ---- irq.c: GSI routing ----------------------------------------------------------------------- */
 struct sk_routes;
@@ -90,6 +117,12 @@ int sk_irq_set(struct sk_vm *vm, u32 gsi, int source, int level);
 /* Delivers one pulse of an irqfd. Any context. */
 void sk_irq_pulse(struct sk_vm *vm, u32 gsi);
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi);
+/* The vector of a level-triggered message that a pin of userspace's IOAPICs is routed to */
+bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector);
+long sk_irq_enable_split(struct sk_vm *vm, u64 pins);
+long sk_irq_enable_x2apic(struct sk_vm *vm, u64 flags);
+/* The number of vCPUs that took it, < 0: none has that address. Any context. */
+long sk_irq_send_msi(struct sk_vm *vm, u32 low, u32 high, u32 data);
 
 /* ---- irqfd.c ---------------------------------------------------------------------------------- */
 int sk_irqfd_init(void);
@@ -164,6 +197,7 @@ void sk_pit_taken(struct sk_vm *vm);
 struct sk_vm {
 	refcount_t users;
 	struct mm_struct *mm;
+	pid_t creator;
 	u32 domain;
 
 	struct mutex lock;
@@ -174,7 +208,13 @@ struct sk_vm {
 	u64 first_tsc; /* the processor's, when the first vCPU's began with 0 */
 	u32 tsc_khz;   /* of new vCPUs */
 	struct sk_vcpu *boot_vcpu; /* takes the PIC's output; set once */
-	s64 clock_offset; /* guest's paravirtual clock minus ktime_get_raw_ns() */
+	s64 clock_offset; /* guest's paravirtual clock minus Socle's */
+	u64 wall_clock; /* the MSR */
+	/* KVM_ENABLE_CAP's */
+	bool hide_platform_info;
+	bool exception_payload;
+	bool triple_fault_event;
+	bool exit_on_emulation_failure;
 
 	struct mutex slots_lock;
 	spinlock_t mmu_lock; /* slots for readers, mappings, notifier state */
@@ -188,8 +228,14 @@ struct sk_vm {
 	unsigned long notifier_start, notifier_end;
 	bool mm_gone;
 	u64 *log; /* SOCLE_DIRTY_MAX page numbers; under mmu_lock */
+	u64 manual_protect; /* KVM_DIRTY_LOG_*; under slots_lock */
+	u32 dirty_ring_bytes; /* of each vCPU; 0: bitmaps. Set once, before the first vCPU */
 
-	bool irqchip; /* set once, under lock */
+	bool irqchip; /* local APICs are in Socle; set once, under lock */
+	bool split;   /* without the PIC and the IOAPIC; before irqchip */
+	u32 reserved_pins; /* split: GSIs of userspace's IOAPICs */
+	bool x2apic_ids;   /* KVM_CAP_X2APIC_API: ids of 32 bits */
+	bool x2apic_exact; /* KVM_CAP_X2APIC_API: 0xff is no broadcast for x2APICs */
 	struct sk_pic pic;
 	struct sk_ioapic ioapic;
 	struct sk_pit *pit;
@@ -208,10 +254,18 @@ struct sk_vm {
 	u32 ring_last;
 };
 
+/* The PIC and the IOAPIC are here. */
+static inline bool sk_has_pic(const struct sk_vm *vm)
+{
+	return smp_load_acquire(&vm->irqchip) && !vm->split;
+}
+
 long sk_vm_create(void);
 void sk_vm_get(struct sk_vm *vm);
 void sk_vm_put(struct sk_vm *vm);
 int sk_check_extension(struct sk_vm *vm, long cap);
+/* MSR_KVM_WALL_CLOCK, old or new */
+void sk_vm_set_wall_clock(struct sk_vcpu *vcpu, u64 gpa);
 
 /* ---- vcpu.c, exit.c --------------------------------------------------------------------------- */
 struct sk_mtrr {
@@ -235,6 +289,7 @@ struct sk_vcpu {
 	struct sk_port port;
 	wait_queue_head_t wait;
 	int event; /* the port fired */
+	int cpu;   /* the processor that is in RUN, or -1 */
 
 	struct mutex mutex; /* all below */
 	struct kvm_run *run; /* mapped by userspace: read each field once */
@@ -247,6 +302,8 @@ struct sk_vcpu {
 	bool finish_now; /* finish that instruction before userspace sees the exit */
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
 	bool has_run;
+	struct sk_dirty_ring dirty_ring;
+	bool triple_fault; /* the next RUN ends with it */
 	u64 cr8; /* as userspace last saw it */
 	u32 tsc_khz;
 	bool sigset_active;
@@ -256,7 +313,7 @@ struct sk_vcpu {
 
 	struct sk_mtrr mtrr;
 	struct sk_mce mce;
-	u64 misc_enable, ucode_rev, hwcr, de_cfg;
+	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info;
 };
 
 long sk_vcpu_create(struct sk_vm *vm, u32 id);
@@ -273,12 +330,14 @@ int sk_state_init(struct sk_vcpu *vcpu, bool boot_cpu);
 u32 sk_state_tsc_khz(unsigned long arg);
 long sk_state_set_tsc_khz(struct sk_vcpu *vcpu, unsigned long arg);
 int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8);
-void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base);
 int sk_state_queue_interrupt(struct sk_vcpu *vcpu, u32 vector);
 int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector);
 /* -ENOTTY: not an ioctl of this file */
 long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp);
 u64 sk_state_supported_xcr0(void);
+/* The sets of registers that kvm_run carries, KVM_SYNC_X86_* */
+int sk_state_sync_in(struct sk_vcpu *vcpu, u64 sets);
+void sk_state_sync_out(struct sk_vcpu *vcpu, u64 sets);
 
 /* ---- msr.c ------------------------------------------------------------------------------------ */
 void sk_msr_init(struct sk_vcpu *vcpu);
@@ -300,12 +359,18 @@ long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 
+/* ---- stats.c: KVM_GET_STATS_FD ------------------------------------------------------------------- */
+long sk_stats_vm_fd(struct sk_vm *vm);
+long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
+
 /* ---- control.c: /dev/socle -------------------------------------------------------------------- */
 int sk_control_init(void);
 void sk_control_exit(void);
 
 /* ---- main.c ----------------------------------------------------------------------------------- */
-extern u32 sk_tsc_khz; /* from Socle */
+extern u32 sk_tsc_khz; /* these three from Socle */
 extern bool sk_tsc_scaling;
+/* Socle's clock at that value of the TSC, in ns */
+u64 sk_socle_clock(u64 tsc);
 
 #endif

@@ -5,8 +5,10 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kvm_para.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
+#include <linux/vmalloc.h>
 
 /* ---- events: hard interrupt context ----------------------------------------------------------- */
 
@@ -25,12 +27,24 @@ static void deliver_eois(struct sk_vcpu *vcpu)
 	}
 }
 
+/* Ends RUN where it goes on with nothing to do there; enter() looks after it has told where it is. */
+static void kick(struct sk_vcpu *vcpu)
+{
+	int cpu = READ_ONCE(vcpu->cpu);
+
+	if (cpu >= 0 && cpu != smp_processor_id())
+		smp_send_reschedule(cpu);
+}
+
 static void vcpu_event(struct sk_port *port)
 {
 	struct sk_vcpu *vcpu = container_of(port, struct sk_vcpu, port);
 
-	deliver_eois(vcpu);
+	if (!vcpu->vm->split)
+		deliver_eois(vcpu);
 	smp_store_mb(vcpu->event, 1);
+	if (vcpu->vm->split)
+		kick(vcpu);
 	wake_up(&vcpu->wait);
 }
 
@@ -43,14 +57,41 @@ static void stop(struct sk_vcpu *vcpu)
 		cond_resched();
 }
 
+/* With the IOAPIC in userspace, KVM_RUN ends for each of these. */
+static bool eoi_waits(const struct sk_vcpu *vcpu)
+{
+	const u64 *eoi = vcpu->page->eoi;
+
+	return vcpu->vm->split &&
+	       READ_ONCE(eoi[0]) | READ_ONCE(eoi[1]) | READ_ONCE(eoi[2]) | READ_ONCE(eoi[3]);
+}
+
+static bool must_leave(const struct sk_vcpu *vcpu)
+{
+	return signal_pending(current) || eoi_waits(vcpu);
+}
+
+/* Whoever gives a reason to leave after the look sends an interrupt. */
+static long enter(struct sk_vcpu *vcpu)
+{
+	long r = SOCLE_RAN_INTERRUPTED;
+
+	raw_local_irq_disable();
+	smp_store_mb(vcpu->cpu, raw_smp_processor_id());
+	if (must_leave(vcpu))
+		raw_local_irq_enable();
+	else
+		r = hc_run(vcpu->handle, 0);
+	WRITE_ONCE(vcpu->cpu, -1);
+	return r;
+}
+
 static int run_once(struct sk_vcpu *vcpu, u64 flags)
 {
-	long r = hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags);
+	long r = flags ? hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags) : enter(vcpu);
 
-	if (r >= 0) { /* Socle has taken the answer */
+	if (r >= 0) /* Socle has taken the answer */
 		vcpu->completion = false;
-		vcpu->page->extint_vector = -1;
-	}
 	vcpu->exited = r == SOCLE_RAN_EXIT;
 	return r;
 }
@@ -84,14 +125,53 @@ static int finish_exit(struct sk_vcpu *vcpu)
 	return 1;
 }
 
+static int take_eoi(struct sk_vcpu *vcpu)
+{
+	unsigned long *eoi = (unsigned long *)vcpu->page->eoi;
+	unsigned int vector;
+
+	for_each_set_bit(vector, eoi, 256)
+		if (test_and_clear_bit(vector, eoi) && sk_irq_needs_eoi(vcpu->vm, vector))
+			return vector;
+	return -1;
+}
+
+/* 1: nothing for userspace after all */
+static int leave(struct sk_vcpu *vcpu)
+{
+	int vector, r = finish_exit(vcpu);
+
+	if (r <= 0)
+		return r;
+	if (signal_pending(current))
+		return interrupted(vcpu);
+	vector = take_eoi(vcpu);
+	if (vector < 0)
+		return 1;
+	vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+	vcpu->run->eoi.vector = vector;
+	return 0;
+}
+
+static int ring_full(struct sk_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+	return 0;
+}
+
 static int run_loop(struct sk_vcpu *vcpu)
 {
 	int r;
 
 	for (;;) {
-		if (signal_pending(current)) {
+		if (must_leave(vcpu)) {
+			r = leave(vcpu);
+			if (r <= 0)
+				return r;
+		}
+		if (sk_dirty_ring_full(vcpu)) {
 			r = finish_exit(vcpu);
-			return r > 0 ? interrupted(vcpu) : r;
+			return r > 0 ? ring_full(vcpu) : r;
 		}
 		r = run_once(vcpu, 0);
 		switch (r) {
@@ -139,37 +219,42 @@ static void take_answer(struct sk_vcpu *vcpu)
 		memcpy(vcpu->page->data, vcpu->run->mmio.data, vcpu->answer_bytes);
 }
 
-/* With the local APIC in userspace, kvm_run carries its TPR and its wish for an interrupt window. */
-static int without_lapic(struct sk_vcpu *vcpu)
+/* With the PIC in userspace, kvm_run carries its wish for an interrupt window, and with the local APIC its TPR. */
+static int without_pic(struct sk_vcpu *vcpu)
 {
 	u64 cr8 = READ_ONCE(vcpu->run->cr8);
 
 	vcpu->page->irq_window = READ_ONCE(vcpu->run->request_interrupt_window);
-	if (cr8 == vcpu->cr8)
+	if (vcpu->vm->irqchip || cr8 == vcpu->cr8)
 		return 0;
 	return cr8 > 15 ? -EINVAL : sk_state_set_cr8(vcpu, cr8);
 }
 
-/* What KVM gives at every return, and QEMU takes over. At an exit the page has it; after a stop it is asked for. */
+/* What KVM gives at every return, and QEMU takes over. */
 static void give_state(struct sk_vcpu *vcpu)
 {
+	const struct socle_vcpu_page *page = vcpu->page;
 	struct kvm_run *run = vcpu->run;
-	u64 rflags = vcpu->page->rflags;
-	u64 apic_base = vcpu->page->apic_base;
-	bool can_interrupt;
+	bool can_interrupt = page->rflags & X86_EFLAGS_IF;
 
-	vcpu->cr8 = vcpu->page->cr8;
-	if (!vcpu->exited)
-		sk_state_run_fields(vcpu, &rflags, &vcpu->cr8, &apic_base);
-	can_interrupt = rflags & X86_EFLAGS_IF;
+	vcpu->cr8 = page->cr8;
 	run->if_flag = can_interrupt;
 	run->cr8 = vcpu->cr8;
-	run->apic_base = apic_base;
+	run->apic_base = page->apic_base;
 	run->flags = 0;
-	run->ready_for_interrupt_injection = vcpu->vm->irqchip || can_interrupt;
+	run->ready_for_interrupt_injection = sk_has_pic(vcpu->vm) ||
+					     (can_interrupt && page->extint_open);
 }
 
-static int run(struct sk_vcpu *vcpu)
+/* A triple fault that userspace has left pending (KVM_VCPUEVENT_VALID_TRIPLE_FAULT) */
+static int shut_down(struct sk_vcpu *vcpu)
+{
+	vcpu->triple_fault = false;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return 0;
+}
+
+static int run_guest(struct sk_vcpu *vcpu)
 {
 	bool leave = READ_ONCE(vcpu->run->immediate_exit);
 	int r;
@@ -177,11 +262,13 @@ static int run(struct sk_vcpu *vcpu)
 	vcpu->has_run = true;
 	vcpu->exited = false;
 	take_answer(vcpu);
-	if (!vcpu->vm->irqchip) {
-		r = without_lapic(vcpu);
+	if (!sk_has_pic(vcpu->vm)) {
+		r = without_pic(vcpu);
 		if (r)
 			return r;
 	}
+	if (unlikely(vcpu->triple_fault) && !leave)
+		return shut_down(vcpu);
 	r = leave ? finish_exit(vcpu) : 1;
 	if (r > 0) /* immediate_exit leaves the last exit's reason as it is */
 		r = leave ? -EINTR : run_loop(vcpu);
@@ -189,20 +276,41 @@ static int run(struct sk_vcpu *vcpu)
 		r = finish_first(vcpu);
 	if (!vcpu->exited)
 		stop(vcpu);
+	if (sk_pml && vcpu->vm->dirty_ring_bytes)
+		sk_memory_take_vcpu_log(vcpu);
 	give_state(vcpu);
 	return r;
 }
 
+/* kvm_run may also carry registers, each way. */
+static int run(struct sk_vcpu *vcpu)
+{
+	u64 valid = READ_ONCE(vcpu->run->kvm_valid_regs);
+	u64 dirty = READ_ONCE(vcpu->run->kvm_dirty_regs);
+	int r = 0;
+
+	if ((valid | dirty) & ~(u64)KVM_SYNC_X86_VALID_FIELDS)
+		return -EINVAL;
+	if (unlikely(dirty))
+		r = sk_state_sync_in(vcpu, dirty);
+	if (!r)
+		r = run_guest(vcpu);
+	if (unlikely(valid))
+		sk_state_sync_out(vcpu, valid);
+	return r;
+}
+
+/* What is blocked but for the time of the RUN ends the RUN, and no more: real_blocked says so, as for sigtimedwait(). */
 static int run_with_signals(struct sk_vcpu *vcpu)
 {
-	sigset_t old;
 	int r;
 
 	if (!vcpu->sigset_active)
 		return run(vcpu);
-	sigprocmask(SIG_SETMASK, &vcpu->sigset, &old);
+	sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run(vcpu);
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+	sigemptyset(&current->real_blocked);
 	return r;
 }
 
@@ -237,7 +345,14 @@ static long queue_interrupt(struct sk_vcpu *vcpu, const struct kvm_interrupt __u
 		return -EFAULT;
 	if (irq.irq > 255)
 		return -EINVAL;
-	return vcpu->vm->irqchip ? -ENXIO : sk_state_queue_interrupt(vcpu, irq.irq);
+	if (!vcpu->vm->irqchip)
+		return sk_state_queue_interrupt(vcpu, irq.irq);
+	if (!vcpu->vm->split)
+		return -ENXIO;
+	if (vcpu->page->extint_vector >= 0)
+		return -EEXIST;
+	vcpu->page->extint_vector = irq.irq;
+	return 0;
 }
 
 static long set_vapic(const struct kvm_vapic_addr __user *user)
@@ -257,6 +372,18 @@ static long set_mce(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *u
 	if (cmd == KVM_X86_SETUP_MCE)
 		return copy_from_user(&cap, user, sizeof(cap)) ? -EFAULT : sk_mce_setup(vcpu, cap);
 	return copy_from_user(&mce, user, sizeof(mce)) ? -EFAULT : sk_mce_inject(vcpu, &mce);
+}
+
+/* The guest's clock is to tell it that it stood still (PVCLOCK_GUEST_STOPPED). */
+static long clock_control(struct sk_vcpu *vcpu)
+{
+	struct socle_msr *msr = vcpu->buffer;
+
+	*msr = (struct socle_msr){ .index = MSR_KVM_SYSTEM_TIME_NEW };
+	if (sk_state_get(vcpu, SOCLE_STATE_MSRS, sizeof(*msr)) != 1 ||
+	    !(msr->value & KVM_MSR_ENABLED))
+		return -EINVAL;
+	return hc_signal(vcpu->handle, SOCLE_SIGNAL_STOOD_STILL);
 }
 
 static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned long arg)
@@ -281,6 +408,10 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return vcpu->tsc_khz;
 	case KVM_SET_TSC_KHZ:
 		return sk_state_set_tsc_khz(vcpu, arg);
+	case KVM_KVMCLOCK_CTRL:
+		return clock_control(vcpu);
+	case KVM_GET_STATS_FD:
+		return sk_stats_vcpu_fd(vcpu);
 	case KVM_GET_MSRS:
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
@@ -328,7 +459,9 @@ static vm_fault_t vcpu_fault(struct vm_fault *vmf)
 		page = vcpu->vm->ring_page;
 		break;
 	default:
-		return VM_FAULT_SIGBUS;
+		if (!sk_dirty_ring_has(vcpu->vm, vmf->pgoff))
+			return VM_FAULT_SIGBUS;
+		page = sk_dirty_ring_page(vcpu, vmf->pgoff);
 	}
 	get_page(page);
 	vmf->page = page;
@@ -341,6 +474,12 @@ static const struct vm_operations_struct vcpu_vm_ops = {
 
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
+	struct sk_vcpu *vcpu = file->private_data;
+	bool ring = sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff) ||
+		    sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff + vma_pages(vma) - 1);
+
+	if (ring && (vma->vm_flags & (VM_SHARED | VM_EXEC)) != VM_SHARED)
+		return -EINVAL;
 	vma->vm_ops = &vcpu_vm_ops;
 	return 0;
 }
@@ -371,6 +510,7 @@ void sk_vcpu_free(struct sk_vcpu *vcpu)
 	free_page((unsigned long)vcpu->pio);
 	free_page((unsigned long)vcpu->page);
 	free_page((unsigned long)vcpu->buffer);
+	vfree(vcpu->dirty_ring.gfns);
 	kfree(vcpu->cpuid);
 	kfree(vcpu);
 }
@@ -387,7 +527,7 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	vcpu->pio = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->buffer = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer) {
+	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer || sk_dirty_ring_new(vcpu)) {
 		sk_vcpu_free(vcpu);
 		return NULL;
 	}
@@ -395,6 +535,7 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	init_waitqueue_head(&vcpu->wait);
 	vcpu->port.notify = vcpu_event;
 	vcpu->page->extint_vector = -1;
+	vcpu->cpu = -1;
 	sk_msr_init(vcpu);
 	return vcpu;
 }
@@ -433,7 +574,7 @@ static int vcpu_join(struct sk_vm *vm, struct sk_vcpu *vcpu)
 	if (r < 0)
 		pr_warn("domain %u: vCPU %u does not take its first state (error %ld)\n", vm->domain,
 			vcpu->id, r);
-	if (boot && vm->irqchip) {
+	if (boot && sk_has_pic(vm)) {
 		smp_store_release(&vm->boot_vcpu, vcpu);
 		sk_pic_refresh(vm);
 	}

@@ -342,6 +342,20 @@ def guest_cpu(m):
     return [v["cpu_ns"] for v in stats(m) if v["domain"] != 0]
 
 
+# ---- five levels of page tables ------------------------------------------------------------------------
+
+def test_five_levels(machine):
+    """Where the processor has them, Linux uses them by itself: its addresses tell."""
+    m = dom0(machine, "svm-1", cpu=",+la57")
+    # The kernel's own area for virtual maps: 12.5 PiB, with four levels 32 TiB
+    sh(m, "head -c 1024 /proc/kcore | hexdump -C | grep 'ff ff ff ff ff ff 31 00'")
+    sh(m, "guest g")
+    wait(m, 120, "says g '^guest: Debian'")
+    assert "la57" in sh(m, "grep -m 1 ^flags /proc/cpuinfo")
+    sh(m, "asks g 'info registers' 'GS =0000 ff[0-9a-e]'")
+    assert_calm(m)
+
+
 # ---- what is left behind -------------------------------------------------------------------------------
 
 def test_killed_guests_leave_nothing(machine, machine_name):

@@ -59,8 +59,12 @@ def script(cases, scale):
     for case in cases:
         command = shlex.join([f"./{case.name}", *case.arguments])
         limit = int(case.limit * scale)
+        if "kvm_clock" in case.name:  # it compares the guest's clock with the TSC
+            lines.append("echo tsc >/sys/devices/system/clocksource/clocksource0/current_clocksource")
         if "-H" in case.arguments:  # max_guest_memory_test: huge pages, each slot of 1 GiB shows the same ones
             lines.append("echo 512 >/proc/sys/vm/nr_hugepages")
+        if "anonymous_hugetlb_2mb" in case.arguments:
+            lines.append("echo 16 >/proc/sys/vm/nr_hugepages")
         lines.append(f"echo '== {case.label}'; timeout -s KILL {limit} {command} </dev/null 2>&1; "
                      f"printf '\\n== {case.label} ended: %d\\n' $?")
     return "\n".join(lines).encode() + b"\n"

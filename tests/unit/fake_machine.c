@@ -28,8 +28,8 @@ u64 tsc_khz = 1000000, tsc_boot;
 bool tsc_scaling;
 u64 machine_ram_bytes = MAX_PFN << PAGE_SHIFT;
 u64 host_xcr0_mask = 7, host_phys_mask = BIT(40) - 1;
+u32 host_va_spare = 16;
 bool host_has_tsc_aux;
-u64 wall_boot_ns;
 struct pcpu *pcpus[MAX_PCPUS];
 u32 pcpu_count;
 const struct vendor_ops *vendor = &fake_vendor;
@@ -235,12 +235,12 @@ enum vcpu_action msr_complete(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Sections up to TSC_KHZ are known; REGS only is real. */
+/* Sections up to TSC_OFFSET are known; REGS only is real. */
 static int state_check(struct vcpu *v, u64 section, u32 len)
 {
     __atomic_fetch_add(&fake.state_calls, 1, __ATOMIC_RELAXED);
     ASSERT(sched_state(&v->se) == SCHED_STOPPED && !sched_loaded(&v->se));
-    if (!section || section > SOCLE_STATE_TSC_KHZ)
+    if (!section || section > SOCLE_STATE_TSC_OFFSET)
         return -E_INVAL;
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }

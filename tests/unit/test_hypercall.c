@@ -217,7 +217,7 @@ static void test_vcpus_refused(void **state)
                   {SOCLE_HC_VCPU_RUN, handle, 2, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_RUN, handle, BIG, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, 0, 0, 0, 0, -E_INVAL},
-                  {SOCLE_HC_VCPU_SIGNAL, handle, 5, 0, 0, 0, -E_INVAL},
+                  {SOCLE_HC_VCPU_SIGNAL, handle, 6, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, BIG | 1, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, PAGE_SIZE + 1, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, ~0ull, 0, -E_INVAL},

@@ -44,9 +44,20 @@ static int teardown(void **state)
 
 static void test_lengths(void **state)
 {
-    static const u32 bytes[] = {
-        0,    sizeof(struct socle_regs),        sizeof(struct socle_sregs), 4096, 8, 0,
-        1024, sizeof(struct socle_vcpu_events), sizeof(struct socle_debug), 4};
+    static const u32 bytes[] = {0,
+                                sizeof(struct socle_regs),
+                                sizeof(struct socle_sregs),
+                                4096,
+                                8,
+                                0,
+                                1024,
+                                sizeof(struct socle_vcpu_events),
+                                sizeof(struct socle_debug),
+                                4,
+                                0,
+                                0,
+                                0,
+                                8};
 
     (void)state;
     for (u32 section = 0; section < 20; section++) {
@@ -155,7 +166,6 @@ static void test_sregs(void **state)
     TAKEN(s.efer |= EFER_NXE | EFER_SCE);
     REFUSED(s.cr4 = 0);
     REFUSED(s.cr4 |= CR4_VMXE);
-    REFUSED(s.cr4 |= CR4_LA57);
     REFUSED(s.cr4 |= BIT(23)); /* CET */
     REFUSED(s.cr4 |= BIT(32));
     REFUSED(s.cr4 |= BIT(63));
@@ -279,6 +289,16 @@ static void test_tsc_khz(void **state)
     assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &khz, 4, false), -E_INVAL);
     assert_int_equal(state_access(v, SOCLE_STATE_TSC_KHZ, &khz, 4, true), 0);
     assert_int_equal(v->lapic.tsc_ratio, 2 * TSC_RATIO_ONE);
+}
+
+static void test_tsc_offset(void **state)
+{
+    u64 offset = (u64)-180000000000, got = 0;
+
+    (void)state;
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_OFFSET, &offset, 8, true), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_OFFSET, &got, 8, false), 0);
+    assert_true(got == offset && (u64)v->tsc_offset == offset);
 }
 
 static void test_lapic(void **state)
@@ -424,9 +444,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_lengths),      TEST(test_regs),        TEST(test_sregs), TEST(test_xsave),
-        TEST(test_msrs),         TEST(test_tsc_khz),     TEST(test_lapic), TEST(test_events),
-        TEST(test_debug_and_mp), TEST(test_guest_debug),
+        TEST(test_lengths), TEST(test_regs),         TEST(test_sregs),       TEST(test_xsave),
+        TEST(test_msrs),    TEST(test_tsc_khz),      TEST(test_tsc_offset),  TEST(test_lapic),
+        TEST(test_events),  TEST(test_debug_and_mp), TEST(test_guest_debug),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -488,6 +488,8 @@ static void test_msi_decode(void **state)
     assert_int_equal(m.mode, APIC_EXTINT);
     assert_int_equal(apic_msg_from_msi(0xfeeff000, 0x400, &m), 0);
     assert_int_equal(m.mode, APIC_NMI);
+    assert_int_equal(m.dest, 0xff);
+    assert_int_equal(apic_msg_from_msi(0xffffff00feeff000, 0x400, &m), 0);
     assert_int_equal(m.dest, APIC_DEST_ALL);
     assert_int_equal(apic_msg_from_msi(0x12345600fee78000, 0x30, &m), 0);
     assert_int_equal(m.dest, 0x12345678);
@@ -528,6 +530,8 @@ static void test_match(void **state)
         {3, XCLUSTER, 0x24, 0x34, true, false},
         {3, XODD, 0x24, 0x24, true, false},
         {3, X2, 0, 3, false, true},
+        {3, XFLAT, 0x08, 0xff, false, true},
+        {3, XCLUSTER, 0x21, 0xff, true, true},
         {0xff, X2, 0, 0xff, false, true},
         {3, X2, 0, 0xff, false, false},
         {3, X2, 0, APIC_DEST_ALL, false, true},

@@ -86,11 +86,6 @@ int pvclock_set_time(UNUSED struct vcpu *v, UNUSED u64 value)
     return 0;
 }
 
-int pvclock_set_wall(UNUSED struct vcpu *v, UNUSED u64 value)
-{
-    return 0;
-}
-
 #define FAKE_EXIT(name, ...)           \
     enum vcpu_action name(__VA_ARGS__) \
     {                                  \

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""QEMUs inside dom0, whose monitors (QMP), displays (VNC) and consoles the host's tests talk to by TCP."""
+import json
+import re
+import socket
+import struct
+import time
+
+from machine import SCALE, MachineError
+from test_guest import dom0, sh
+
+FIRST_PORT = 7000  # in dom0
+
+
+def free_ports(count):
+    """Ports of the host that nobody listens at."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def connect(port, timeout=30):
+    connection = socket.create_connection(("127.0.0.1", port), timeout * SCALE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+class Dom0:
+    """A machine at dom0's shell, whose ports FIRST_PORT... the host reaches."""
+
+    def __init__(self, machine, name="svm-2", ports=8, files=None, extra=(), **arguments):
+        self.ports = dict(zip(range(FIRST_PORT, FIRST_PORT + ports), free_ports(ports)))
+        self.free = list(self.ports)
+        forwards = "".join(f",hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{there}" for there, host in self.ports.items())
+        network = ["-nic", f"user,model=virtio-net-pci{forwards}", *extra]
+        self.m = dom0(machine, name, files=files, extra=network, **arguments)
+        self.sh("ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2;"
+                "mkdir -p $G")
+        self.count = 0
+        self.running = []
+
+    def sh(self, command, timeout=60, status=0):
+        return sh(self.m, command, timeout, status)
+
+    def quit_all(self):
+        for qemu in list(self.running):
+            qemu.kill()
+
+    def take_port(self):
+        return self.free.pop(0)
+
+    def qemu(self, *arguments, **options):
+        return Qemu(self, *arguments, **options)
+
+    def flat(self, name, *arguments, memory=128, **options):
+        """One of tests/guests, which the test has put into /test."""
+        return self.qemu(f"-m {memory}", f"-kernel /test/{name}.elf", *arguments, **options)
+
+    def linux(self, command, *arguments, append="", memory=192, **options):
+        """The stock kernel in its initrd, which runs the command."""
+        return self.qemu(f"-m {memory} -kernel /guest/vmlinuz -initrd /guest/initrd.img"
+                         f" -append 'console=ttyS0 quiet cryptomgr.notests {append}'"
+                         f" -fw_cfg name=opt/guest.run,string='{command}'", *arguments, **options)
+
+
+class Qemu:
+    """One QEMU in dom0, with a monitor; vnc=True: with a display too."""
+
+    def __init__(self, host, *arguments, machine="q35", vnc=False):
+        self.host, self.m = host, host.m
+        host.count += 1
+        self.name = f"q{host.count}"
+        self.port = host.take_port()
+        self.vnc_port = host.take_port() if vnc else None
+        display = f"-vnc 0.0.0.0:{self.vnc_port - 5900}" if vnc else "-display none"
+        self.console_log = f"/run/guests/{self.name}/console.log"
+        self.arguments = (f"qemu-system-x86_64 -machine {machine},accel=kvm -cpu host -nodefaults {display}"
+                          f" -daemonize -pidfile $G/{self.name}/pid -serial file:{self.console_log}"
+                          f" -qmp tcp:0.0.0.0:{self.port},server=on,wait=off " + " ".join(arguments))
+        host.sh(f"mkdir -p $G/{self.name}; {self.arguments} 2>$G/{self.name}/qemu.log")
+        host.running.append(self)
+        self.qmp = Qmp(host.ports[self.port], self)
+
+    def __call__(self, command, **arguments):
+        return self.qmp(command, **arguments)
+
+    def hmp(self, line):
+        return self.qmp("human-monitor-command", **{"command-line": line})
+
+    def console(self):
+        return self.host.sh(f"cat {self.console_log}", 60).replace("\r", "")
+
+    def wait(self, pattern, seconds=60):
+        """Waits until the console has a line that grep finds."""
+        self.host.sh(f"until_ok {int(seconds * self.m.scale)} says {self.name} '{pattern}'", seconds + 60)
+
+    def status(self):
+        return self.qmp("query-status")["status"]
+
+    def quit(self):
+        self.qmp("quit")
+        self._ended()
+
+    def kill(self):
+        self.host.sh(f"kill -9 $(cat $G/{self.name}/pid)", status=None)
+        self._ended()
+
+    def _ended(self):
+        self.qmp.close()
+        self.host.sh(f"until_ok {int(20 * self.m.scale)} ended {self.name}", 60)
+        self.host.free += filter(None, (self.port, self.vnc_port))
+        self.host.running.remove(self)
+
+    def vnc(self):
+        return Vnc(self.host.ports[self.vnc_port])
+
+
+class Qmp:
+    """QMP by TCP. Events are kept: {name: [(seconds of dom0's clock, data), ...]}."""
+
+    def __init__(self, port, owner):
+        self.owner, self.events = owner, {}
+        limit = time.monotonic() + 30 * SCALE
+        while True:  # the forwarder accepts before QEMU listens
+            self.socket = connect(port)
+            self.lines = self.socket.makefile("r")
+            try:
+                if self.lines.readline():
+                    break
+            except OSError:
+                pass
+            if time.monotonic() > limit:
+                raise MachineError(f"{owner.name}: no QMP")
+            time.sleep(0.2)
+        self("qmp_capabilities")
+
+    def _line(self):
+        line = self.lines.readline()
+        if not line:
+            log = self.owner.host.sh(f"tail -n 20 $G/{self.owner.name}/*.log", status=None)
+            raise MachineError(f"{self.owner.name}: QEMU has ended\n{log}")
+        message = json.loads(line)
+        if "event" in message:
+            stamp = message["timestamp"]
+            at = stamp["seconds"] + stamp["microseconds"] / 1e6
+            self.events.setdefault(message["event"], []).append((at, message.get("data")))
+        return message
+
+    def __call__(self, command, **arguments):
+        arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
+        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while True:
+            answer = self._line()
+            if "error" in answer:
+                raise MachineError(f"{self.owner.name}: {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def event(self, name, seconds=60):
+        """The next event of that name that nobody has asked for: (dom0's clock, data)."""
+        limit = time.monotonic() + seconds * SCALE
+        while not self.events.get(name):
+            if time.monotonic() > limit:
+                raise MachineError(f"{self.owner.name}: no {name} within {seconds} s; {self.events}")
+            self("query-name")  # events come before its answer
+            time.sleep(0.1)
+        return self.events[name].pop(0)
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
+
+class Vnc:
+    """RFB 3.8 without a password; pictures come raw, 32 bits a pixel."""
+
+    def __init__(self, port):
+        self.socket = connect(port)
+        assert self._read(4) == b"RFB "
+        self._read(8)
+        self.socket.sendall(b"RFB 003.008\n")
+        assert 1 in self._read(self._read(1)[0])
+        self.socket.sendall(b"\1")
+        assert self._read(4) == bytes(4)
+        self.socket.sendall(b"\1")
+        self.width, self.height = struct.unpack(">HH", self._read(4))
+        self._read(16)
+        self.name = self._read(struct.unpack(">I", self._read(4))[0]).decode()
+        self.socket.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
+        self.socket.sendall(struct.pack(">BxHii", 2, 2, 0, -223))  # raw; the size may change
+        self.picture = bytearray(self.width * self.height * 4)
+
+    def _read(self, count):
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            assert piece, "VNC: the connection ended"
+            data += piece
+        return data
+
+    def ask(self, incremental):
+        self.socket.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
+
+    def update(self, timeout=30):
+        """Takes one update into the picture; the number of pixels that came, or 0 after the time."""
+        self.socket.settimeout(timeout)
+        try:
+            kind = self._read(1)[0]
+        except TimeoutError:
+            return 0
+        finally:
+            self.socket.settimeout(60)
+        assert kind == 0, f"VNC: message {kind}"
+        return sum(self._rectangle() for _ in range(struct.unpack(">xH", self._read(3))[0]))
+
+    def _rectangle(self):
+        x, y, width, height, encoding = struct.unpack(">HHHHi", self._read(12))
+        if encoding == -223:
+            self.width, self.height = width, height
+            self.picture = bytearray(width * height * 4)
+            return 0
+        data = self._read(width * height * 4)
+        for row in range(height):
+            at = ((y + row) * self.width + x) * 4
+            self.picture[at:at + width * 4] = data[row * width * 4:(row + 1) * width * 4]
+        return width * height
+
+    def pixels(self):
+        """The picture's bytes as PPM has them: red, green, blue."""
+        rgb = bytearray(self.width * self.height * 3)
+        for i in range(3):
+            rgb[i::3] = self.picture[2 - i::4]
+        return bytes(rgb)
+
+    def close(self):
+        self.socket.close()
+
+
+# ---- migration ------------------------------------------------------------------------------------------
+
+TICK = re.compile(r"^TICK (\d+) ms, round (\d+), ticks (\d+) (\d+), PIT (\d+), pongs (\d+), gap (\d+) us$", re.M)
+
+
+def ticks(qemu):
+    """What the guest tests/guests/migrate.c has said, as lists of numbers; it must not have failed."""
+    text = qemu.console()
+    assert "FAIL" not in text, text
+    return [list(map(int, line)) for line in TICK.findall(text)]
+
+
+def goes_on(qemu, seconds=30, count=3):
+    """Waits for more of the guest's lines; returns all that this QEMU has had."""
+    had = len(ticks(qemu))
+    qemu.host.sh(f"until_ok {int(seconds * qemu.m.scale)} says_times {qemu.name} {had + count} 'TICK\\|FAIL'",
+                 seconds + 60)
+    return ticks(qemu)
+
+
+def outcome(source, seconds=120):
+    """Waits for the migration's end."""
+    limit = time.monotonic() + seconds * SCALE
+    while True:
+        info = source("query-migrate")
+        if info.get("status") in ("completed", "failed", "cancelled"):
+            assert info["status"] == "completed", info
+            return info
+        assert time.monotonic() < limit, info
+        time.sleep(0.2)
+
+
+def downtime(source, target):
+    """Milliseconds of dom0's clock in which the guest ran nowhere."""
+    stopped, _ = source.qmp.event("STOP")
+    resumed, _ = target.qmp.event("RESUME")
+    return (resumed - stopped) * 1000

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Snapshots and migration by Debian's QEMU: nothing of a guest is lost, and it stands still for a short time only.
+
+The guest is tests/guests/migrate.c, which checks its memory, registers, clocks and interrupts all the time, or Linux.
+One boot of dom0 serves all tests; FULL=1 adds Debian's own KVM beside it.
+"""
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+from machine import BUILD, Machine
+from qemus import Dom0, downtime, goes_on, outcome, ticks
+from test_guest import assert_alone, assert_calm, info
+
+FULL = os.environ.get("FULL") == "1"
+BUSY = "-smp 2 -append '16 1000'"
+
+
+def qcow2(directory, name, mib, *arguments):
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *arguments, path, f"{mib}M"], check=True)
+    return path
+
+
+@pytest.fixture(scope="module", params=["socle"] + ["kvm"] * FULL)
+def booted(request):
+    """One dom0 for all tests here: on Socle, or without it, by Debian's KVM."""
+    directory = BUILD / f"logs/emulator/test_migration-{request.param}"
+    shutil.rmtree(directory, ignore_errors=True)
+    machines = []
+
+    def start(**arguments):
+        machines.append(Machine(directory=directory, **arguments))
+        return machines[0].start()
+
+    files = {"test/migrate.elf": BUILD / "tests/guests/migrate.elf",
+             "test/state.qcow2": qcow2(directory / "disks", "state.qcow2", 64)}
+    yield Dom0(start, files=files, boot="kernel" if request.param == "socle" else "linux", memory=3072)
+    machines[0].close()
+
+
+@pytest.fixture
+def host(request, booted):
+    """The same for one test, after which nothing of its QEMUs is left."""
+    request.node.machines = [booted.m]
+    socle = booted.m.boot != "linux"
+    before = info(booted.m) if socle else None
+    yield booted
+    booted.quit_all()
+    if socle:
+        assert_alone(booted.m, before)
+        assert_calm(booted.m)
+
+
+def clock_goes_on(before, after, most):
+    """The guest's clock after is later than before, by no more than so many seconds."""
+    passed = (after[0] - before[0]) / 1000
+    assert 0 < passed <= most, (before, after)
+
+
+def test_snapshot_in_qcow2(host):
+    """savevm and loadvm, in one QEMU and into a new one: the guest goes on from that moment."""
+    drive = "-drive file=/test/state.qcow2,if=virtio,format=qcow2"
+    q = host.flat("migrate", BUSY, drive)
+    saved = goes_on(q)[-1]
+    assert q.hmp("savevm one") == ""
+    assert q.hmp("info snapshots").count("one") == 1
+    later = goes_on(q)[-1]
+    assert q.hmp("loadvm one") == ""
+    had = len(ticks(q))
+    again = goes_on(q)
+    assert saved[0] <= again[had][0] <= saved[0] + 3000 and again[had][0] < later[0] + 1000
+    assert again[had][1] <= later[1]
+    q.quit()
+    q = host.flat("migrate", BUSY, drive, "-loadvm one")
+    clock_goes_on(saved, goes_on(q)[0], 3)
+    q.quit()
+
+
+@pytest.mark.parametrize("board", ["q35", "pc"])
+def test_to_a_file_and_back(host, board):
+    """Stopped, written to a file, and read by another QEMU later: the guest's clock does not count the time between."""
+    q = host.flat("migrate", "-smp 2 -append '16 1000 x2apic'", machine=board)
+    goes_on(q)
+    q("migrate", uri="exec:cat >/run/state")
+    outcome(q)
+    assert q.status() == "postmigrate"
+    last = ticks(q)[-1]
+    q.quit()
+    time.sleep(3)
+    q = host.flat("migrate", "-smp 2 -append '16 1000 x2apic' -incoming 'exec:cat /run/state'", machine=board)
+    clock_goes_on(last, goes_on(q)[0], 3)
+    q.quit()
+    host.sh("rm /run/state")
+
+
+def live(host, uri, *arguments):
+    """A QEMU with a busy guest, and one that waits for it."""
+    source = host.flat("migrate", BUSY, *arguments)
+    goes_on(source)
+    return source, host.flat("migrate", BUSY, f"-incoming {uri}", *arguments)
+
+
+def test_precopy_of_a_busy_guest(host):
+    """There and back again: TCP, then a Unix socket."""
+    source, target = live(host, "tcp:127.0.0.1:6999")
+    last = ticks(source)[-1]
+    for uri in "tcp:127.0.0.1:6999", "unix:/run/migrate":
+        source("migrate", uri=uri)
+        result = outcome(source)
+        stood = downtime(source, target)
+        print(f"{uri}: {result['total-time']} ms, {result['ram']['dirty-sync-count']} rounds, QEMU's downtime "
+              f"{result['downtime']} ms, from STOP to RESUME {stood:.0f} ms")
+        assert stood < 300 * host.m.scale
+        first, *_, newest = goes_on(target)
+        clock_goes_on(last, first, 20 * host.m.scale)
+        assert newest[2] > first[2] and newest[3] > first[3] and newest[4] > first[4] and newest[5] > first[5]
+        last = newest
+        source.quit()
+        if uri.startswith("tcp"):
+            source, target = target, host.flat("migrate", BUSY, "-incoming unix:/run/migrate")
+    target.quit()
+
+
+def test_postcopy_of_a_guest_that_never_converges(host):
+    """It dirties more than may be sent; the pages follow it, on demand."""
+    capabilities = [{"capability": "postcopy-ram", "state": True}, {"capability": "postcopy-blocktime", "state": True}]
+    source = host.flat("migrate", "-smp 2 -append '16 20000'")
+    last = goes_on(source)[-1]
+    target = host.flat("migrate", "-smp 2 -append '16 20000' -incoming defer")
+    target("migrate-set-capabilities", capabilities=capabilities)
+    target("migrate-incoming", uri="tcp:127.0.0.1:6999")
+    source("migrate-set-capabilities", capabilities=capabilities[:1])
+    source("migrate-set-parameters", max_bandwidth=8 << 20, max_postcopy_bandwidth=8 << 20)
+    source("migrate", uri="tcp:127.0.0.1:6999")
+    while source("query-migrate").get("ram", {}).get("dirty-sync-count", 0) < 2:
+        time.sleep(0.2)
+    source("migrate-start-postcopy")
+    result = outcome(source)
+    stood = downtime(source, target)
+    blocked = target("query-migrate")
+    print(f"postcopy: {result['total-time']} ms, {result['ram']['postcopy-requests']} pages asked for, from STOP to "
+          f"RESUME {stood:.0f} ms, vCPUs blocked {blocked.get('postcopy-vcpu-blocktime')} ms")
+    assert result["ram"]["postcopy-requests"] > 0
+    assert stood < 300 * host.m.scale
+    clock_goes_on(last, goes_on(target)[0], 40 * host.m.scale)
+    source.quit()
+    target.quit()
