@@ -256,6 +256,14 @@ static struct cpuid_regs leaf_of(const struct vcpu *v, u32 leaf, u32 subleaf)
     return missing_leaf(v, leaf, subleaf);
 }
 
+bool cpuid_offers_call(const struct vcpu *v, u64 nr)
+{
+    static const u8 features[] = {[5] = 7, [10] = 11, [11] = 13}; /* UNHALT, IPI, YIELD */
+
+    return nr < ARRAY_SIZE(features) && features[nr] &&
+           (leaf_of(v, 0x40000001, 0).eax >> features[nr] & 1);
+}
+
 static void set_bits(u32 *reg, u32 bits, bool on)
 {
     *reg = on ? *reg | bits : *reg & ~bits;

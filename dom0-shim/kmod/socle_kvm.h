@@ -313,6 +313,12 @@ struct sk_vcpu {
 
 	struct sk_mtrr mtrr;
 	struct sk_mce mce;
+	struct {
+		u64 msr;
+		u64 run_delay, waited; /* as they were at the last update */
+		struct task_struct *thread; /* whose run_delay; only compared */
+	} steal;
+	u64 poll_control;
 	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info;
 };
 
@@ -362,6 +368,14 @@ long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 /* ---- stats.c: KVM_GET_STATS_FD ------------------------------------------------------------------- */
 long sk_stats_vm_fd(struct sk_vm *vm);
 long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
+
+/* ---- pv.c: the paravirtual features that Socle has no part in -------------------------------------- */
+bool sk_pv_has(const struct sk_vcpu *vcpu, unsigned int feature);
+int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host);
+int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host);
+/* Before each entry. kept: the thread has waited, but the vCPU was Socle's meanwhile. */
+void sk_pv_steal(struct sk_vcpu *vcpu, bool kept);
+void sk_pv_give_way(struct sk_vcpu *vcpu);
 
 /* ---- control.c: /dev/socle -------------------------------------------------------------------- */
 int sk_control_init(void);

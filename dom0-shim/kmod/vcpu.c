@@ -161,6 +161,7 @@ static int ring_full(struct sk_vcpu *vcpu)
 
 static int run_loop(struct sk_vcpu *vcpu)
 {
+	bool kept = false;
 	int r;
 
 	for (;;) {
@@ -173,7 +174,9 @@ static int run_loop(struct sk_vcpu *vcpu)
 			r = finish_exit(vcpu);
 			return r > 0 ? ring_full(vcpu) : r;
 		}
+		sk_pv_steal(vcpu, kept);
 		r = run_once(vcpu, 0);
+		kept = r == SOCLE_RAN_INTERRUPTED;
 		switch (r) {
 		case SOCLE_RAN_EXIT:
 			r = sk_exit_handle(vcpu);
@@ -190,7 +193,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 		default:
 			return r < 0 ? r : -EIO;
 		}
-		cond_resched();
+		sk_pv_give_way(vcpu);
 	}
 }
 
