@@ -161,11 +161,10 @@ struct socle_domain_list {
 #define SOCLE_RAN_BLOCKED 2
 
 /* SOCLE_HC_VCPU_SIGNAL */
-#define SOCLE_SIGNAL_NMI         1
-#define SOCLE_SIGNAL_EXTINT      2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
-#define SOCLE_SIGNAL_EXTINT_OFF  3
-#define SOCLE_SIGNAL_INIT        4
-#define SOCLE_SIGNAL_STOOD_STILL 5 /* for the paravirtual clock: the guest was stopped for long */
+#define SOCLE_SIGNAL_NMI        1
+#define SOCLE_SIGNAL_EXTINT     2 /* the PIC's output is high: SOCLE_EXIT_EXTINT follows */
+#define SOCLE_SIGNAL_EXTINT_OFF 3
+#define SOCLE_SIGNAL_INIT       4
 
 /* SOCLE_HC_DOORBELL_*: a write that matches sets the event port and lets the guest go on. */
 #define SOCLE_DOORBELL_PIO   0x0100
@@ -188,18 +187,22 @@ enum socle_exit {
     SOCLE_EXIT_IO,    /* io; IN: data[] is taken at the next RUN */
     SOCLE_EXIT_MMIO,  /* mmio; a read takes data[] at the next RUN */
     SOCLE_EXIT_FAULT, /* fault: nothing is mapped at gpa, or not for that access: MAP, then RUN */
-    SOCLE_EXIT_MSR_READ,  /* msr; value and msr.error are taken at the next RUN */
-    SOCLE_EXIT_MSR_WRITE, /* msr; msr.error is taken at the next RUN */
-    SOCLE_EXIT_EXTINT,    /* give the PIC's vector in extint_vector, or -1, at the next RUN */
-    SOCLE_EXIT_HLT,       /* only without a local APIC in Socle */
-    SOCLE_EXIT_SHUTDOWN,  /* triple fault */
-    SOCLE_EXIT_EMULATION, /* insn: an instruction on MMIO that Socle does not emulate */
-    SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to
-                             Socle */
-    SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
-    SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
-    SOCLE_EXIT_IRQ_WINDOW /* what irq_window asks for */
+    SOCLE_EXIT_MSR_READ,   /* msr; value and msr.error are taken at the next RUN */
+    SOCLE_EXIT_MSR_WRITE,  /* msr; msr.error is taken at the next RUN */
+    SOCLE_EXIT_EXTINT,     /* give the PIC's vector in extint_vector, or -1, at the next RUN */
+    SOCLE_EXIT_HLT,        /* only without a local APIC in Socle */
+    SOCLE_EXIT_SHUTDOWN,   /* triple fault */
+    SOCLE_EXIT_EMULATION,  /* insn: an instruction on MMIO that Socle does not emulate */
+    SOCLE_EXIT_FAILED,     /* failed: the processor refused the vCPU's state, or an exit unknown to
+                              Socle */
+    SOCLE_EXIT_DEBUG,      /* debug: #DB or #BP that the debugger asked for */
+    SOCLE_EXIT_DIRTY,      /* take DIRTY_LOG until it is empty, then RUN */
+    SOCLE_EXIT_IRQ_WINDOW, /* what irq_window asks for */
+    SOCLE_EXIT_UD          /* with SOCLE_TRAP_UD */
 };
+
+/* An answer to SOCLE_EXIT_MSR_READ and WRITE with SOCLE_TRAP_MSRS: Socle shall do it */
+#define SOCLE_MSR_SOCLE 2
 
 struct socle_segment {
     u64 base;
@@ -240,7 +243,8 @@ struct socle_vcpu_page {
         } fault;
         struct {
             u32 index;
-            u32 error; /* in: not 0: the instruction raises #GP */
+            u32 error; /* out: not 0: the errno by which Socle, asked to do it, has refused;
+                        * in: SOCLE_MSR_SOCLE, or not 0: the instruction raises #GP */
             u64 value; /* in, for a read */
         } msr;
         struct {
@@ -285,6 +289,10 @@ struct socle_vcpu_page {
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
 #define SOCLE_STATE_TSC_KHZ     12 /* u32; SET only; the TSC's value stays as it is */
 #define SOCLE_STATE_TSC_OFFSET  13 /* u64: the TSC minus the processor's, which is scaled first */
+#define SOCLE_STATE_TRAPS       14 /* u32 SOCLE_TRAP_*; SET only */
+
+#define SOCLE_TRAP_MSRS 0x1 /* all RDMSR and WRMSR are exits first, but of x2APIC's registers */
+#define SOCLE_TRAP_UD   0x2 /* what would raise #UD is an exit */
 
 struct socle_regs {
     u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */

@@ -104,7 +104,7 @@ static enum vcpu_action exit_emulation(struct emulation *e)
         log_limited(
             "dom0's vCPU %u: no emulation of the instruction at rip %lx (%02x %02x %02x %02x)",
             v->handle, v->rip, e->bytes[0], e->bytes[1], e->bytes[2], e->bytes[3]);
-    if (!v->page || vcpu_cpl(v))
+    if (!v->page || (vcpu_cpl(v) && !(v->traps & SOCLE_TRAP_UD)))
         return vcpu_raise_ud(v);
     v->page->insn.length = e->fetched;
     memcpy(v->page->insn.bytes, e->bytes, sizeof(e->bytes));

@@ -10,7 +10,6 @@
 #include "core/machine.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
-#include "core/pvclock.h"
 #include "core/state.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
@@ -277,16 +276,13 @@ static s64 signal_vcpu(struct vcpu *v, u64 what)
     bool *const signals[] = {[SOCLE_SIGNAL_NMI] = &v->nmi_pending,
                              [SOCLE_SIGNAL_EXTINT] = &v->extint_pending,
                              [SOCLE_SIGNAL_EXTINT_OFF] = &v->extint_pending,
-                             [SOCLE_SIGNAL_INIT] = &v->init_pending,
-                             [SOCLE_SIGNAL_STOOD_STILL] = &v->clock_stood_still};
+                             [SOCLE_SIGNAL_INIT] = &v->init_pending};
 
     if (!what || what >= ARRAY_SIZE(signals))
         return -E_INVAL;
     __atomic_store_n(signals[what], what != SOCLE_SIGNAL_EXTINT_OFF, __ATOMIC_RELEASE);
     if (what != SOCLE_SIGNAL_EXTINT_OFF)
         vcpu_notify(v);
-    if (what == SOCLE_SIGNAL_STOOD_STILL)
-        pvclock_changed(v);
     return 0;
 }
 

@@ -20,6 +20,12 @@ static bool is_apic_msr(u32 index)
            index == MSR_APIC_BASE;
 }
 
+/* Whether dom0 is to decide; never for the x2APIC's. */
+static bool asks_first(const struct vcpu *v, u32 index)
+{
+    return unlikely(v->traps & SOCLE_TRAP_MSRS) && !(index >> 8 == MSR_X2APIC_FIRST >> 8);
+}
+
 /* ---- local APIC ---- */
 
 /* Without a LAPIC in Socle there is only the base, which dom0's user reads at exits. */
@@ -293,10 +299,10 @@ static void set_edx_eax(struct vcpu *v, u64 value)
     v->gpr[RDX] = value >> 32;
 }
 
-static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u32 index, u64 value)
+static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u64 value, int refused)
 {
-    v->page->msr.index = index;
-    v->page->msr.error = 0;
+    v->page->msr.index = (u32)v->gpr[RCX];
+    v->page->msr.error = (u32)-refused;
     v->page->msr.value = value;
     v->io = (struct io_state){.kind = kind, .rip = v->rip, .next_rip = v->next_rip};
     return vcpu_exit(v, kind == IO_MSR_READ ? SOCLE_EXIT_MSR_READ : SOCLE_EXIT_MSR_WRITE);
@@ -311,25 +317,25 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
-    int err = write_msr(v, index, value, false);
+    int err = asks_first(v, index) ? -E_NOENT : write_msr(v, index, value, false);
 
     v->count[SOCLE_STAT_MSR_WRITE]++;
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
         return finish(v, write_passed(index, value));
-    return ask_dom0(v, IO_MSR_WRITE, index, value);
+    return ask_dom0(v, IO_MSR_WRITE, value, 0);
 }
 
 enum vcpu_action exit_rdmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = 0;
-    int err = msr_get(v, index, &value);
+    int err = asks_first(v, index) ? -E_NOENT : msr_get(v, index, &value);
 
     v->count[SOCLE_STAT_MSR_READ]++;
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
-        return ask_dom0(v, IO_MSR_READ, index, 0);
+        return ask_dom0(v, IO_MSR_READ, 0, 0);
     if (err == -E_NOENT)
         err = find_passed(index) >= 0 && rdmsr_safe(index, &value) ? 0 : -E_INVAL;
     if (!err)
@@ -340,14 +346,21 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
 enum vcpu_action msr_complete(struct vcpu *v)
 {
     enum io_kind kind = v->io.kind;
+    int err = (int)v->io.error;
 
     v->io.kind = IO_NONE;
     if (v->rip != v->io.rip)
         return VCPU_RESUME; /* dom0 has put the vCPU elsewhere */
     v->next_rip = v->io.next_rip;
-    if (kind == IO_MSR_READ && !v->io.error)
+    if (err == SOCLE_MSR_SOCLE) {
+        err = kind == IO_MSR_READ ? msr_get(v, (u32)v->gpr[RCX], &v->io.data)
+                                  : write_msr(v, (u32)v->gpr[RCX], v->io.data, false);
+        if (err)
+            return ask_dom0(v, kind, v->io.data, err);
+    }
+    if (kind == IO_MSR_READ && !err)
         set_edx_eax(v, v->io.data);
-    return finish(v, v->io.error ? -E_INVAL : 0);
+    return finish(v, err);
 }
 
 enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)

@@ -70,22 +70,21 @@ static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
 }
 
 /* The moment is Socle's start, for every vCPU and for ever. In the guest's TSC that may be before
- * 0: all of this arithmetic, the guest's too, is modulo 2^64. */
+ * 0: all of this arithmetic, the guest's too, is modulo 2^64. That the guest stood still for long,
+ * dom0 writes there, and the guest takes it away. */
 static int write_time(struct vcpu *v)
 {
     struct time_info info = {.system_time = (u64)v->domain->clock_offset_ns, .flags = TSC_STABLE};
-    int err;
+    gpa_t gpa = v->clock_msr & ~CLOCK_ENABLE;
+    u8 before = 0;
 
     if (!(v->clock_msr & CLOCK_ENABLE))
         return 0;
     info.tsc_timestamp = tsc_scale(tsc_boot, v->lapic.tsc_ratio) + (u64)v->tsc_offset;
     tsc_pv_factors(v->lapic.tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
-    if (v->clock_stood_still)
-        info.flags |= STOOD_STILL;
-    err = publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
-    if (!err)
-        v->clock_stood_still = false;
-    return err;
+    gmem_access(v, gpa + offsetof(struct time_info, flags), &before, sizeof(before), 0);
+    info.flags |= before & STOOD_STILL;
+    return publish(v, gpa, &info, sizeof(info));
 }
 
 enum vcpu_action pvclock_update(struct vcpu *v)

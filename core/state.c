@@ -197,13 +197,18 @@ static void get_events(struct vcpu *v, void *buf)
     bool exception = event->valid && (event->type == EVENT_EXCEPTION || event->type == EVENT_INT3);
     bool soft = event->valid && event->type == EVENT_SOFT;
     bool interrupt = soft || (event->valid && event->type == EVENT_INTERRUPT);
+    u8 vector = interrupt ? event->vector : 0;
 
+    if (!interrupt && v->extint_ready) { /* the PIC has it in service */
+        interrupt = true;
+        vector = v->extint_vector;
+    }
     *e = (struct socle_vcpu_events){.exception_pending = exception,
                                     .exception_nr = exception ? event->vector : 0,
                                     .exception_has_error = exception && event->has_error,
                                     .exception_error = exception ? event->error : 0,
                                     .interrupt_injected = interrupt,
-                                    .interrupt_nr = interrupt ? event->vector : 0,
+                                    .interrupt_nr = vector,
                                     .interrupt_soft = soft,
                                     .shadow = vendor->get_shadow(v),
                                     .nmi_injected = event->valid && event->type == EVENT_NMI,
@@ -212,10 +217,13 @@ static void get_events(struct vcpu *v, void *buf)
                                     .sipi_vector = v->sipi_vector};
 }
 
-/* Socle holds one event on its way in; get_events() never shows more. */
+/* Socle holds one event on its way in, and the PIC's interrupt that comes after it; get_events()
+ * never shows more. */
 static bool events_legal(const struct socle_vcpu_events *e)
 {
-    if (!!e->exception_pending + !!e->interrupt_injected + !!e->nmi_injected > 1)
+    bool soft = e->interrupt_injected && e->interrupt_soft;
+
+    if (!!e->exception_pending + soft + !!e->nmi_injected > 1)
         return false;
     if (!e->exception_pending)
         return true;
@@ -245,6 +253,8 @@ static int set_events(struct vcpu *v, const void *buf)
     if (!events_legal(e))
         return -E_INVAL;
     v->event = event_of(e);
+    v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
+    v->extint_vector = e->interrupt_nr;
     v->nmi_pending = e->nmi_pending;
     v->nmi_masked = e->nmi_masked;
     v->sipi_vector = e->sipi_vector;
@@ -297,6 +307,15 @@ static int set_tsc_offset(struct vcpu *v, const void *buf)
     return 0;
 }
 
+/* ---- what comes to Socle and dom0 beyond the usual ---- */
+
+static int set_traps(struct vcpu *v, const void *buf)
+{
+    v->traps = *(const u32 *)buf;
+    vendor->update_traps(v);
+    return 0;
+}
+
 /* ---- whether it runs ---- */
 
 _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
@@ -336,6 +355,7 @@ static const struct section {
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
     [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), get_tsc_offset, set_tsc_offset},
+    [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)

@@ -239,8 +239,9 @@ void vcpu_post(struct vcpu *v, u8 vector, bool level)
 
 static bool wants_interrupt_of_dom0(struct vcpu *v)
 {
-    return !v->extint_ready && !v->irq_blocked && (v->irq_window || v->extint_pending) &&
-           vlapic_accepts_extint(&v->lapic);
+    if (v->extint_ready || v->irq_blocked)
+        return false;
+    return (v->irq_window || v->extint_pending) && vlapic_accepts_extint(&v->lapic);
 }
 
 bool vcpu_has_event(struct vcpu *v)

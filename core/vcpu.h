@@ -104,6 +104,7 @@ struct vcpu {
     bool retired; /* that instruction is done: its interrupt shadow ends */
     u32 pending;
     u32 activity;
+    u32 traps; /* SOCLE_TRAP_* */
     struct domain *domain;
     void *vendor; /* VMCB or VMCS, owned by svm/ or vmx/ */
     struct vlapic lapic;
@@ -206,12 +207,6 @@ static inline enum vcpu_action vcpu_raise_gp(struct vcpu *v)
     return vcpu_raise(v, VEC_GP, true, 0);
 }
 
-/* Also for instructions that no domain is offered. */
-static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
-{
-    return vcpu_raise(v, VEC_UD, false, 0);
-}
-
 /* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it (checked by the
  * caller), 0 for dom0's own. Returns its handle, or -E_NOMEM, -E_NOSPC, -E_EXIST (APIC id). */
 int vcpu_create(struct domain *d, u32 apic_id, paddr_t page_pa, u32 port);
@@ -274,6 +269,13 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector);
 
 /* An exit to dom0 with this reason; fields of v->page besides it are set by the caller. */
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason);
+
+/* Also for instructions that no domain is offered; dom0 may know better. */
+static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
+{
+    return unlikely(v->traps & SOCLE_TRAP_UD) ? vcpu_exit(v, SOCLE_EXIT_UD)
+                                              : vcpu_raise(v, VEC_UD, false, 0);
+}
 
 /* A failed entry or an exit that Socle does not know: logs, ends the domain (dom0: the machine). */
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);

@@ -43,6 +43,7 @@ struct vendor_ops {
     void (*set_shadow)(struct vcpu *v, bool shadow);
     /* The TSC's offset; and its ratio, which is another than 1 with tsc_scaling only. */
     void (*update_tsc)(struct vcpu *v);
+    void (*update_traps)(struct vcpu *v);
     /* v's local APIC was set anew as a whole, or has another mode; or v runs here. May be NULL. */
     void (*update_apic)(struct vcpu *v);
 };

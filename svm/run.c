@@ -203,6 +203,8 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
     if (vector != VEC_AC)
         return debug_exception(v, vector);
     return vcpu_raise(v, vector, true, (u32)c->exit_info1);
@@ -273,6 +275,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
     case SVM_EXIT_EXCP_BASE + VEC_BP:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);

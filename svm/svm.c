@@ -19,6 +19,9 @@
 #define PAUSE_GAP   128
 #define HAS_FILTER  (BIT(10) | BIT(12))
 
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
+
 #define IOPM_SIZE  12288
 #define MSRPM_SIZE 8192
 
@@ -125,9 +128,7 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
 {
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
 
-    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
-     */
-    c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
+    c->intercept_exceptions = EXCEPTIONS;
     c->intercept1 = INTERCEPT(INTR) | INTERCEPT(NMI) | INTERCEPT(SMI) | INTERCEPT(INIT) |
                     INTERCEPT(RDPMC) | INTERCEPT(CPUID) | INTERCEPT(RSM) | INTERCEPT(INVD) |
                     INTERCEPT(HLT) | INTERCEPT(INVLPGA) | INTERCEPT(IOIO) | INTERCEPT(MSR) |
@@ -269,6 +270,8 @@ static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)
 {
     u64 *field = msr_field(vmcb_of(v), index);
 
+    if (pcpu_has(v))
+        svm_save(v);
     if (field)
         *value = index == MSR_EFER ? *field & ~EFER_SVME : *field;
     return field;
@@ -278,8 +281,12 @@ static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
 {
     u64 *field = msr_field(vmcb_of(v), index);
 
+    if (pcpu_has(v))
+        svm_save(v);
     if (field)
         *field = index == MSR_EFER ? value | EFER_SVME : value;
+    if (pcpu_has(v))
+        svm_load(v);
     return field;
 }
 
@@ -326,6 +333,15 @@ static void svm_update_tsc(struct vcpu *v)
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
 }
 
+/* The ports' map of guests is all ones. */
+static void svm_update_traps(struct vcpu *v)
+{
+    u32 ud = v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0;
+
+    vmcb_of(v)->intercept_exceptions = EXCEPTIONS | ud;
+    vmcb_of(v)->msrpm = image_to_phys(v->traps & SOCLE_TRAP_MSRS ? iopm_guest : msrpm);
+}
+
 const struct vendor_ops svm_ops = {
     .name = "svm",
     .npt_format = &npt_format_svm,
@@ -349,4 +365,5 @@ const struct vendor_ops svm_ops = {
     .get_shadow = svm_get_shadow,
     .set_shadow = svm_set_shadow,
     .update_tsc = svm_update_tsc,
+    .update_traps = svm_update_traps,
 };

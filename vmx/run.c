@@ -302,6 +302,8 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if ((u8)info == VEC_MC)
         panic("machine check");
+    if ((u8)info == VEC_UD)
+        return vcpu_raise_ud(v);
     if ((u8)info == VEC_DB) /* the exit has not changed DR6 (Intel SDM vol. 3C, 28.1) */
         write_dr6(read_dr6() | vmread(VMCS_QUALIFICATION));
     if ((u8)info == VEC_DB || (u8)info == VEC_BP)

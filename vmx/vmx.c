@@ -34,6 +34,9 @@
 #define PAUSE_GAP    128
 #define PAUSE_WINDOW 4096
 
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
+
 #define EPTP_WB_4_LEVELS 0x1eull
 #define EPTP_DIRTY       BIT(6)
 #define HOST_CS          0x08
@@ -654,13 +657,16 @@ void vmx_sync_interrupts(struct vcpu *v)
  * to be mapped for that, and no guest that matters for speed stays in that mode. */
 static void vmx_update_apic(struct vcpu *v)
 {
+    bool asks = v->traps & SOCLE_TRAP_MSRS;
     bool on = vmx_features.apic && domain_has(v->domain, DOMAIN_LAPIC) &&
-              vlapic_mode(&v->lapic) == VLAPIC_X2APIC;
+              vlapic_mode(&v->lapic) == VLAPIC_X2APIC && !asks;
+    const u8 *bitmap = on ? msr_bitmap_x2apic : msr_bitmap;
 
     vlapic_set_virtualized(&v->lapic, on);
     vmcs_begin(v);
     vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
-    vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
+    vmwrite(VMCS_MSR_BITMAP, image_to_phys(asks ? io_bitmap_guest : bitmap)); /* all ones */
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0));
     if (on)
         vmx_sync_interrupts(v);
     vmcs_end(v);
@@ -770,5 +776,6 @@ const struct vendor_ops vmx_ops = {
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc = vmx_update_tsc,
+    .update_traps = vmx_update_apic,
     .update_apic = vmx_update_apic,
 };

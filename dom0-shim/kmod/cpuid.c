@@ -410,10 +410,16 @@ long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
 	if (!r) {
 		swap(vcpu->cpuid, entries);
 		vcpu->cpuid_count = count;
+		vcpu->policy = -1;
 	}
 out:
 	kfree(entries);
 	return r;
+}
+
+int sk_cpuid_refresh(struct sk_vcpu *vcpu)
+{
+	return send_to_socle(vcpu, vcpu->cpuid, vcpu->cpuid_count);
 }
 
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)

@@ -51,7 +51,8 @@ static int io_to_user(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 cou
 		vcpu->answer_bytes = size * count;
 	} else {
 		memcpy(vcpu->pio, vcpu->page->data, size * count);
-		vcpu->finish_now = port == VAPIC_PORT;
+		vcpu->finish_now = port == VAPIC_PORT &&
+				   !sk_policy_quirk_off(vcpu->vm, KVM_X86_QUIRK_OUT_7E_INC_RIP);
 	}
 	return TO_USER;
 }
@@ -128,21 +129,60 @@ static int exit_fault(struct sk_vcpu *vcpu)
 	return r && r != -EAGAIN ? r : RESUME;
 }
 
-static int exit_msr_read(struct sk_vcpu *vcpu)
+/* Userspace answers where it has asked for this reason. */
+static int msr_refused(struct sk_vcpu *vcpu, bool write, u32 reason)
 {
-	u64 value = 0;
+	const struct socle_vcpu_page *page = vcpu->page;
+	struct kvm_run *run = vcpu->run;
 
-	vcpu->page->msr.error = sk_msr_guest_read(vcpu, vcpu->page->msr.index, &value) ? 1 : 0;
-	vcpu->page->msr.value = value;
-	vcpu->completion = true;
-	return RESUME;
+	if (!(READ_ONCE(vcpu->vm->msr_exits) & reason)) {
+		vcpu->page->msr.error = 1;
+		return RESUME;
+	}
+	run->exit_reason = write ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR;
+	run->msr.error = 0;
+	memset(run->msr.pad, 0, sizeof(run->msr.pad));
+	run->msr.reason = reason;
+	run->msr.index = page->msr.index;
+	run->msr.data = write ? page->msr.value : 0;
+	vcpu->answer = write ? SK_ANSWER_MSR_WRITE : SK_ANSWER_MSR_READ;
+	return TO_USER;
 }
 
-static int exit_msr_write(struct sk_vcpu *vcpu)
+static int msr_access(struct sk_vcpu *vcpu, u32 index, bool write)
 {
-	vcpu->page->msr.error =
-		sk_msr_guest_write(vcpu, vcpu->page->msr.index, vcpu->page->msr.value) ? 1 : 0;
+	u64 value = vcpu->page->msr.value;
+	int r;
+
+	if (sk_policy_pv_absent(vcpu, index))
+		return -EINVAL;
+	if (write)
+		return sk_msr_guest_write(vcpu, index, value);
+	r = sk_msr_guest_read(vcpu, index, &value);
+	vcpu->page->msr.value = value;
+	return r;
+}
+
+/* Socle asks for what it has not; with SOCLE_TRAP_MSRS it asks before, and again where it has refused. */
+static int exit_msr(struct sk_vcpu *vcpu, bool write)
+{
+	struct socle_vcpu_page *page = vcpu->page;
+	u32 index = page->msr.index;
+	int r;
+
 	vcpu->completion = true;
+	if (page->msr.error)
+		return msr_refused(vcpu, write,
+				   page->msr.error == ENOENT ? KVM_MSR_EXIT_REASON_UNKNOWN :
+							       KVM_MSR_EXIT_REASON_INVAL);
+	if (!sk_policy_msr_allowed(vcpu->vm, index, write))
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_FILTER);
+	r = msr_access(vcpu, index, write);
+	if (r < 0)
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_INVAL);
+	if (r == SK_MSR_NOT_OURS && !(vcpu->traps & SOCLE_TRAP_MSRS))
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_UNKNOWN);
+	page->msr.error = r == SK_MSR_NOT_OURS ? SOCLE_MSR_SOCLE : 0;
 	return RESUME;
 }
 
@@ -236,9 +276,9 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAULT:
 		return exit_fault(vcpu);
 	case SOCLE_EXIT_MSR_READ:
-		return exit_msr_read(vcpu);
+		return exit_msr(vcpu, false);
 	case SOCLE_EXIT_MSR_WRITE:
-		return exit_msr_write(vcpu);
+		return exit_msr(vcpu, true);
 	case SOCLE_EXIT_EXTINT:
 		return exit_extint(vcpu);
 	case SOCLE_EXIT_HLT:
@@ -259,6 +299,8 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 		return RESUME;
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);
+	case SOCLE_EXIT_UD:
+		return sk_policy_ud(vcpu) ?: RESUME;
 	default:
 		pr_warn_ratelimited("domain %u: Socle gives exit %u, unknown here\n", vcpu->vm->domain,
 				    vcpu->page->exit);

@@ -87,6 +87,10 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
 	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
 	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
+	{ KVM_CAP_X86_USER_SPACE_MSR, 1 },
+	{ KVM_CAP_X86_MSR_FILTER, 1 },
+	{ KVM_CAP_DISABLE_QUIRKS2, SK_QUIRKS },
+	{ KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 },
 };
 
 int sk_check_extension(struct sk_vm *vm, long cap)

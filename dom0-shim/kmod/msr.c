@@ -10,8 +10,6 @@
 #include <asm/processor-flags.h>
 #include <asm/trapnr.h>
 
-#define NOT_OURS 1 /* Socle's, or nobody's */
-
 #define MTRR_CAP_VALUE	 0x508ull /* 8 variable ranges, fixed ranges, write combining */
 #define MTRR_VARIABLE	 0x200
 #define MCE_CAPS	 (MCG_CTL_P | MCG_SER_P)
@@ -28,7 +26,7 @@ static const u32 saved_msrs[] = {
 	MSR_IA32_TSC, MSR_IA32_CR_PAT, MSR_IA32_TSC_ADJUST, MSR_IA32_TSC_DEADLINE,
 	MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
 	MSR_IA32_MISC_ENABLE, MSR_IA32_MCG_STATUS, MSR_IA32_MCG_CTL, MSR_IA32_UCODE_REV, MSR_K7_HWCR,
-	MSR_PLATFORM_INFO, MSR_KVM_STEAL_TIME, MSR_KVM_POLL_CONTROL,
+	MSR_PLATFORM_INFO, MSR_IA32_POWER_CTL, MSR_KVM_STEAL_TIME, MSR_KVM_POLL_CONTROL,
 };
 
 /* KVM_GET_MSR_FEATURE_INDEX_LIST */
@@ -237,18 +235,23 @@ static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 	case MSR_KVM_STEAL_TIME:
 	case MSR_KVM_POLL_CONTROL:
 		return sk_pv_get(vcpu, index, value, host);
+	case MSR_IA32_POWER_CTL:
+		*value = vcpu->power_ctl;
+		return 0;
 	case MSR_PLATFORM_INFO:
 		*value = vcpu->platform_info;
 		return !host && READ_ONCE(vcpu->vm->hide_platform_info) ? -EINVAL : 0;
 	}
 	*value = 0;
-	return is_ignored(index) ? 0 : NOT_OURS;
+	return is_ignored(index) ? 0 : SK_MSR_NOT_OURS;
 }
 
 static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 {
 	switch (index) {
 	case MSR_IA32_MISC_ENABLE:
+		sk_policy_misc_enable(vcpu, value);
+		vcpu->policy = -1;
 		vcpu->misc_enable = value;
 		return 0;
 	case MSR_IA32_UCODE_REV: /* a guest writes 0 before it reads */
@@ -271,6 +274,9 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 	case MSR_KVM_STEAL_TIME:
 	case MSR_KVM_POLL_CONTROL:
 		return sk_pv_set(vcpu, index, value, host);
+	case MSR_IA32_POWER_CTL:
+		vcpu->power_ctl = value;
+		return 0;
 	case MSR_PLATFORM_INFO: /* CPUID does not fault */
 		if (!host || value & MSR_PLATFORM_INFO_CPUID_FAULT)
 			return -EINVAL;
@@ -281,7 +287,7 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 	case MSR_IA32_MCG_CAP:
 		return host && value == vcpu->mce.cap ? 0 : -EINVAL;
 	}
-	return is_ignored(index) ? 0 : NOT_OURS;
+	return is_ignored(index) ? 0 : SK_MSR_NOT_OURS;
 }
 
 static int own_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
@@ -372,7 +378,7 @@ static int access_all(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int c
 			continue;
 		}
 		for (run = 1; i + run < count; run++)
-			if (own_get(vcpu, entries[i + run].index, &unused, true) != NOT_OURS)
+			if (own_get(vcpu, entries[i + run].index, &unused, true) != SK_MSR_NOT_OURS)
 				break;
 		done = socle_run(vcpu, &entries[i], run, set);
 		if (done > 0)

@@ -12,32 +12,16 @@
 #include <linux/sched.h>
 #include <asm/kvm_para.h>
 
-bool sk_pv_has(const struct sk_vcpu *vcpu, unsigned int feature)
-{
-	u32 i;
-
-	for (i = 0; i < vcpu->cpuid_count; i++)
-		if (vcpu->cpuid[i].function == KVM_CPUID_FEATURES)
-			return vcpu->cpuid[i].eax & BIT(feature);
-	return false;
-}
-
-static bool offered(const struct sk_vcpu *vcpu, u32 index)
-{
-	return sk_pv_has(vcpu, index == MSR_KVM_STEAL_TIME ? KVM_FEATURE_STEAL_TIME :
-							     KVM_FEATURE_POLL_CONTROL);
-}
-
 int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 {
 	*value = index == MSR_KVM_STEAL_TIME ? vcpu->steal.msr : vcpu->poll_control;
-	return host || offered(vcpu, index) ? 0 : -EINVAL;
+	return host || sk_policy_pv_offers(vcpu, index) ? 0 : -EINVAL;
 }
 
 /* Nobody polls for a halted vCPU in Socle: POLL_CONTROL is only kept. */
 int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 {
-	if (!host && !offered(vcpu, index))
+	if (!host && !sk_policy_pv_offers(vcpu, index))
 		return -EINVAL;
 	if (index == MSR_KVM_POLL_CONTROL) {
 		if (value & ~1ull)

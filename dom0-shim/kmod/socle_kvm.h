@@ -211,6 +211,10 @@ struct sk_vm {
 	s64 clock_offset; /* guest's paravirtual clock minus Socle's */
 	u64 wall_clock; /* the MSR */
 	/* KVM_ENABLE_CAP's */
+	struct sk_msr_filter __rcu *msr_filter;
+	u64 msr_exits; /* KVM_MSR_EXIT_REASON_* */
+	u64 disabled_quirks;
+	atomic_t policy; /* counts changes of what policy.c tells Socle */
 	bool hide_platform_info;
 	bool exception_payload;
 	bool triple_fault_event;
@@ -280,7 +284,13 @@ struct sk_mce {
 };
 
 /* What the next RUN must carry into Socle, from userspace's answer */
-enum sk_answer { SK_ANSWER_NONE, SK_ANSWER_PIO_IN, SK_ANSWER_MMIO_READ };
+enum sk_answer {
+	SK_ANSWER_NONE,
+	SK_ANSWER_PIO_IN,
+	SK_ANSWER_MMIO_READ,
+	SK_ANSWER_MSR_READ,
+	SK_ANSWER_MSR_WRITE
+};
 
 struct sk_vcpu {
 	struct sk_vm *vm;
@@ -304,6 +314,10 @@ struct sk_vcpu {
 	bool has_run;
 	struct sk_dirty_ring dirty_ring;
 	bool triple_fault; /* the next RUN ends with it */
+	int policy; /* vm->policy as applied; -1: not at all */
+	bool entering;
+	u32 traps;  /* that Socle has */
+	bool enforce_pv;
 	u64 cr8; /* as userspace last saw it */
 	u32 tsc_khz;
 	bool sigset_active;
@@ -319,7 +333,7 @@ struct sk_vcpu {
 		struct task_struct *thread; /* whose run_delay; only compared */
 	} steal;
 	u64 poll_control;
-	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info;
+	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info, power_ctl;
 };
 
 long sk_vcpu_create(struct sk_vm *vm, u32 id);
@@ -345,9 +359,39 @@ u64 sk_state_supported_xcr0(void);
 int sk_state_sync_in(struct sk_vcpu *vcpu, u64 sets);
 void sk_state_sync_out(struct sk_vcpu *vcpu, u64 sets);
 
+/* ---- guest.c ---------------------------------------------------------------------------------- */
+#define SK_GUEST_ACCESS_MAX 16
+int sk_guest_translate(struct sk_vcpu *vcpu, u64 gva, bool write, u64 *gpa);
+int sk_guest_access(struct sk_vcpu *vcpu, u64 gva, u8 *data, u32 bytes, bool write);
+long sk_guest_ioctl_translate(struct sk_vcpu *vcpu, struct kvm_translation __user *user);
+
+/* ---- policy.c --------------------------------------------------------------------------------- */
+#define SK_QUIRKS                                                                                  \
+	(KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT |                       \
+	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+
+static inline bool sk_policy_quirk_off(const struct sk_vm *vm, u64 quirk)
+{
+	return READ_ONCE(vm->disabled_quirks) & quirk;
+}
+
+int sk_policy_apply(struct sk_vcpu *vcpu);
+void sk_policy_destroy(struct sk_vm *vm);
+bool sk_policy_msr_allowed(struct sk_vm *vm, u32 index, bool write);
+bool sk_policy_pv_offers(const struct sk_vcpu *vcpu, u32 msr);
+bool sk_policy_pv_absent(const struct sk_vcpu *vcpu, u32 msr);
+void sk_policy_misc_enable(struct sk_vcpu *vcpu, u64 value);
+/* SOCLE_EXIT_UD: 0, or an error for KVM_RUN's caller */
+int sk_policy_ud(struct sk_vcpu *vcpu);
+long sk_policy_set_filter(struct sk_vm *vm, const struct kvm_msr_filter __user *user);
+long sk_policy_set_msr_exits(struct sk_vm *vm, u64 reasons);
+long sk_policy_disable_quirks(struct sk_vm *vm, u64 quirks);
+long sk_policy_exit_on_emulation_failure(struct sk_vm *vm, u64 on);
+
 /* ---- msr.c ------------------------------------------------------------------------------------ */
 void sk_msr_init(struct sk_vcpu *vcpu);
-/* A guest's own access: 0, or an error that becomes #GP */
+#define SK_MSR_NOT_OURS 1 /* Socle's, or nobody's */
+/* A guest's own access: 0, SK_MSR_NOT_OURS, or an error that becomes #GP */
 int sk_msr_guest_read(struct sk_vcpu *vcpu, u32 index, u64 *value);
 int sk_msr_guest_write(struct sk_vcpu *vcpu, u32 index, u64 value);
 long sk_msr_get(struct sk_vcpu *vcpu, struct kvm_msrs __user *user);
@@ -361,6 +405,8 @@ u64 sk_mce_supported(void);
 
 /* ---- cpuid.c ---------------------------------------------------------------------------------- */
 int sk_cpuid_init(struct sk_vcpu *vcpu);
+/* Tells Socle vcpu->cpuid, which has changed. */
+int sk_cpuid_refresh(struct sk_vcpu *vcpu);
 long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
@@ -370,7 +416,6 @@ long sk_stats_vm_fd(struct sk_vm *vm);
 long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
 
 /* ---- pv.c: the paravirtual features that Socle has no part in -------------------------------------- */
-bool sk_pv_has(const struct sk_vcpu *vcpu, unsigned int feature);
 int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host);
 int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host);
 /* Before each entry. kept: the thread has waited, but the vCPU was Socle's meanwhile. */

@@ -128,6 +128,7 @@ static void vm_destroy(struct sk_vm *vm)
 		sk_vcpu_free(vm->vcpus[i]);
 	sk_coalesced_destroy(vm);
 	sk_irq_destroy(vm);
+	sk_policy_destroy(vm);
 	kvfree(vm);
 }
 
@@ -411,7 +412,11 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
 		return set_flag(&vm->triple_fault_event, value);
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
-		return value > 1 ? -EINVAL : set_flag(&vm->exit_on_emulation_failure, value);
+		return sk_policy_exit_on_emulation_failure(vm, value);
+	case KVM_CAP_X86_USER_SPACE_MSR:
+		return sk_policy_set_msr_exits(vm, value);
+	case KVM_CAP_DISABLE_QUIRKS2:
+		return sk_policy_disable_quirks(vm, value);
 	default:
 		return -EINVAL;
 	}
@@ -555,6 +560,8 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_get_clock(vm, argp);
 	case KVM_SET_CLOCK:
 		return ioctl_set_clock(vm, argp);
+	case KVM_X86_SET_MSR_FILTER:
+		return sk_policy_set_filter(vm, argp);
 	case KVM_GET_STATS_FD:
 		return sk_stats_vm_fd(vm);
 	default:

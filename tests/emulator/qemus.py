@@ -58,11 +58,11 @@ class Dom0:
         """One of tests/guests, which the test has put into /test."""
         return self.qemu(f"-m {memory}", f"-kernel /test/{name}.elf", *arguments, **options)
 
-    def linux(self, command, *arguments, append="", memory=192, **options):
-        """The stock kernel in its initrd, which runs the command."""
+    def linux(self, script, *arguments, append="", memory=192, **options):
+        """The stock kernel in its initrd, which runs the script, a file of dom0's."""
         return self.qemu(f"-m {memory} -kernel /guest/vmlinuz -initrd /guest/initrd.img"
                          f" -append 'console=ttyS0 quiet cryptomgr.notests {append}'"
-                         f" -fw_cfg name=opt/guest.run,string='{command}'", *arguments, **options)
+                         f" -fw_cfg name=opt/guest.run,file={script}", *arguments, **options)
 
 
 class Qemu:

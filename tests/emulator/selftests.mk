@@ -28,11 +28,11 @@ $(SELFTESTS)/unpacked: tests/emulator/selftests.mk
 	    'linux-source-6.1/tools/testing/selftests/kselftest*.h' linux-source-6.1/tools/testing/selftests/{kvm,rseq}
 	@sed -i 's/tsc_start < 2000000000)/tsc_start < 20000000000)/' $(SELFTESTS_KVM)/x86_64/xapic_ipi_test.c
 	@sed -i 's/DIRTY_MEM_BITS 30/DIRTY_MEM_BITS 24/' $(SELFTESTS_KVM)/dirty_log_test.c
-	@sed -i '/debugreg.7. = 0x00000400;/,/vcpu_run/ s/vcpu_run(vcpu);/&\n\t\tif (!i \&\& run->debug.arch.pc == target_rip + ss_size[1])\n\t\t\ttarget_rip += ss_size[++i];/' \
-	    $(SELFTESTS_KVM)/x86_64/debug_regs.c
 	@sed -i 's/NR_TASK_MIGRATIONS 100000/NR_TASK_MIGRATIONS 500/' $(SELFTESTS_KVM)/rseq_test.c
 	@sed -i 's/alarm(2)/alarm(30)/' $(SELFTESTS_KVM)/memslot_perf_test.c
 	@sed -i 's/FORK_NUM (1ULL << 9)/FORK_NUM (1ULL << 3)/' $(SELFTESTS_KVM)/hardware_disable_test.c
+	@sed -i '/debugreg.7. = 0x00000400;/,/vcpu_run/ s/vcpu_run(vcpu);/&\n\t\tif (!i \&\& run->debug.arch.pc == target_rip + ss_size[1])\n\t\t\ttarget_rip += ss_size[++i];/' \
+	    $(SELFTESTS_KVM)/x86_64/debug_regs.c
 	@touch $@
 
 $(SELFTESTS)/obj/%.o: $(SELFTESTS)/unpacked

@@ -38,6 +38,7 @@ def booted(request):
         return machines[0].start()
 
     files = {"test/migrate.elf": BUILD / "tests/guests/migrate.elf",
+             "test/busy": BUSY_LINUX, "test/disk.qcow2": qcow2(directory / "disks", "disk.qcow2", 64, "-u", "-b", "/guest/disk.img", "-F", "raw"),
              "test/state.qcow2": qcow2(directory / "disks", "state.qcow2", 64)}
     yield Dom0(start, files=files, boot="kernel" if request.param == "socle" else "linux", memory=3072)
     machines[0].close()
@@ -150,3 +151,94 @@ def test_postcopy_of_a_guest_that_never_converges(host):
     clock_goes_on(last, goes_on(target)[0], 40 * host.m.scale)
     source.quit()
     target.quit()
+
+
+# In the guest. Memory and disk are written and read back all the time; what the kernel says is seen.
+BUSY_LINUX = rb"""
+dmesg -c >/dev/null
+(while :; do i=$((i + 1)); done) &
+dd if=/dev/urandom of=/dev/shm/keep bs=1M count=8 2>/dev/null
+keep=$(md5sum </dev/shm/keep)
+n=0
+while :; do
+    n=$((n + 1))
+    dd if=/dev/urandom of=/dev/shm/block bs=64k count=8 2>/dev/null
+    dd if=/dev/shm/block of=/root/block.$((n % 8)) bs=64k conv=fsync 2>/dev/null
+    dd if=/root/block.$((n % 8)) of=/dev/shm/back bs=64k iflag=direct 2>/dev/null
+    cmp /dev/shm/block /dev/shm/back || echo "WRONG disk"
+    [ "$(md5sum </dev/shm/keep)" = "$keep" ] || echo "WRONG memory"
+    read -r up _ </proc/uptime
+    echo "LINUX $n $up $(date +%s)"
+    dmesg -c | sed 's/^/DMESG /'
+    usleep 100000
+done
+"""
+LINUX = re.compile(r"^LINUX (\d+) ([\d.]+) (\d+)$", re.M)
+
+
+def rounds(q, more=2, seconds=60):
+    """Waits for that many more rounds of the Linux guest; returns all that this QEMU has had: number, uptime, date."""
+    had = len(LINUX.findall(q.console()))
+    q.host.sh(f"until_ok {int(seconds * q.m.scale)} says_times {q.name} {had + more} '^LINUX'", seconds + 60)
+    text = q.console()
+    assert "WRONG" not in text and "DMESG" not in text, text
+    return [(int(n), float(up), int(date)) for n, up, date in LINUX.findall(text)]
+
+
+def check_wall_clock(q, behind):
+    """The guest knows the time of day, but for how long it did not run."""
+    _, _, date = rounds(q, 1)[-1]
+    now = int(q.host.sh("date +%s"))
+    assert now - behind - 6 <= date <= now + 1
+
+
+def snapshot_outside(q):
+    """A new file takes the writes, is merged again, while the guest writes."""
+    q("blockdev-snapshot-sync", device="disk", snapshot_file="/run/overlay.qcow2", format="qcow2")
+    rounds(q)
+    inserted = q("query-block")[0]["inserted"]
+    assert inserted["file"] == "/run/overlay.qcow2"
+    assert inserted["image"]["backing-image"]["filename"] == "/test/disk.qcow2"
+    q("block-commit", job_id="commit", device="disk")
+    q.qmp.event("BLOCK_JOB_READY")
+    rounds(q)
+    q("block-job-complete", device="commit")
+    _, data = q.qmp.event("BLOCK_JOB_COMPLETED")
+    assert "error" not in data
+    assert q("query-block")[0]["inserted"]["file"] == "/test/disk.qcow2"
+
+
+def test_linux(host):
+    """A busy Linux guest with a disk: an external snapshot, then from QEMU to QEMU, at last by a file."""
+    arguments = ["-smp 2 -drive id=disk,file=/test/disk.qcow2,if=virtio,format=qcow2"
+                 " -device virtio-rng-pci -device virtio-balloon-pci -netdev user,id=n -device virtio-net-pci,netdev=n"]
+
+    def linux(*more):
+        return host.linux("/test/busy", *arguments, *more)
+
+    q = linux()
+    last = rounds(q, 3, 120)[-1]
+    snapshot_outside(q)
+    for uri in ["tcp:127.0.0.1:6999"] * 2:
+        target = linux(f"-incoming {uri}")
+        last = rounds(q)[-1]
+        q("migrate", uri=uri)
+        result = outcome(q)
+        stood = downtime(q, target)
+        print(f"Linux: {result['total-time']} ms, {result['ram']['dirty-sync-count']} rounds, QEMU's downtime "
+              f"{result['downtime']} ms, from STOP to RESUME {stood:.0f} ms")
+        assert stood < 300 * host.m.scale
+        q.quit()
+        q = target
+        first = rounds(q)[0]
+        assert first[0] - last[0] <= 100 and 0 < first[1] - last[1] < 20 * host.m.scale
+        check_wall_clock(q, 0)
+    q("migrate", uri="exec:cat >/run/state")
+    outcome(q)
+    last = rounds(q, 0)[-1]
+    q.quit()
+    time.sleep(2)
+    q = linux("-incoming 'exec:cat /run/state'")
+    first = rounds(q)[0]
+    assert first[0] == last[0] + 1 and first[1] - last[1] < 10 * host.m.scale
+    q.quit()

@@ -109,8 +109,8 @@ static struct kept {
     u64 value;
 } kept[] = {
     {0x174, false, 8},                       /* SYSENTER_CS */
-    {0x175, false, 0x123456789a0},           /* SYSENTER_ESP */
-    {0x176, false, 0x23456789ab0},           /* SYSENTER_EIP */
+    {0x175, false, 0x456789a0},              /* SYSENTER_ESP */
+    {0x176, false, 0x56789ab0},              /* SYSENTER_EIP */
     {0xc0000081, false, 0x0023001000000000}, /* STAR */
     {0xc0000082, false, 0xffffffff81000010}, /* LSTAR */
     {0xc0000083, false, 0xffffffff81000020}, /* CSTAR */

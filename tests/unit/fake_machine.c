@@ -235,12 +235,12 @@ enum vcpu_action msr_complete(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Sections up to TSC_OFFSET are known; REGS only is real. */
+/* Sections up to TRAPS are known; REGS only is real. */
 static int state_check(struct vcpu *v, u64 section, u32 len)
 {
     __atomic_fetch_add(&fake.state_calls, 1, __ATOMIC_RELAXED);
     ASSERT(sched_state(&v->se) == SCHED_STOPPED && !sched_loaded(&v->se));
-    if (!section || section > SOCLE_STATE_TSC_OFFSET)
+    if (!section || section > SOCLE_STATE_TRAPS)
         return -E_INVAL;
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }

@@ -357,6 +357,54 @@ static void test_dom0_answers(void **state)
     v->rip = 0x1000;
 }
 
+/* Dom0 wants to see every access first, and then leaves it to Socle. */
+static void test_dom0_first(void **state)
+{
+    u64 x;
+
+    (void)state;
+    v->traps = SOCLE_TRAP_MSRS;
+    assert_int_equal(guest_read(MSR_TSC_ADJUST, &x), LEFT);
+    assert_int_equal(v->page->msr.error, 0);
+    assert_int_equal(v->page->msr.index, MSR_TSC_ADJUST);
+    v->tsc_adjust = 0x1234;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_int_equal(v->gpr[RAX], 0x1234);
+    assert_int_equal(v->rip, 0x1002);
+
+    v->rip = 0x1000;
+    assert_int_equal(guest_write(MSR_TSC_ADJUST, 99), LEFT);
+    assert_int_equal(v->tsc_adjust, 0x1234);
+    v->io.data = v->page->msr.value;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_int_equal(v->tsc_adjust, 99);
+
+    /* Refused: dom0 hears why, once more. */
+    v->rip = 0x1000;
+    assert_int_equal(guest_write(MSR_TSC_AUX, BIT(32)), LEFT);
+    v->io.data = v->page->msr.value;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_EXIT);
+    assert_int_equal(v->page->exit, SOCLE_EXIT_MSR_WRITE);
+    assert_int_equal(v->page->msr.error, E_INVAL);
+    assert_int_equal(v->page->msr.value, BIT(32));
+    v->io.error = 1;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_true(v->event.valid && v->event.vector == VEC_GP && v->rip == 0x1000);
+    v->event.valid = false;
+    assert_int_equal(guest_read(0x1a0, &x), LEFT);
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_EXIT);
+    assert_int_equal(v->page->msr.error, E_NOENT);
+    v->io.kind = IO_NONE;
+
+    assert_int_equal(guest_read(0x803, &x), GP); /* the x2APIC's are never asked for */
+    assert_int_equal(msr_set(v, MSR_TSC_ADJUST, 7), 0);
+    assert_int_equal(v->tsc_adjust, 7);
+}
+
 static void test_dom0_own(void **state)
 {
     u64 x;
@@ -466,9 +514,10 @@ static void test_clock(void **state)
     pvclock_update(v);
     assert_int_not_equal(published(0x40).version, a.version);
     assert_int_equal(published(0x40).flags, 1);
-    v->clock_stood_still = true; /* said once */
+    fake.gmem[0x40 + offsetof(struct time_info, flags)] |= 2; /* dom0 says that it stood still */
     pvclock_update(v);
     assert_int_equal(published(0x40).flags, 3);
+    fake.gmem[0x40 + offsetof(struct time_info, flags)] &= ~2;
     pvclock_update(v);
     assert_int_equal(published(0x40).flags, 1);
     v->pending = 0;
@@ -582,6 +631,7 @@ int main(void)
         TEST(test_tsc_rate_matching),
         TEST(test_efer),
         TEST(test_pat_and_bases),
+        TEST(test_dom0_first),
         TEST(test_dom0_answers),
         TEST(test_dom0_own),
         TEST(test_xsetbv),

@@ -64,7 +64,8 @@ static void test_lengths(void **state)
         u32 right = section < ARRAY_SIZE(bytes) ? bytes[section] : 0;
 
         if (section == SOCLE_STATE_MSRS || section == SOCLE_STATE_CPUID ||
-            section == SOCLE_STATE_GUEST_DEBUG || section == SOCLE_STATE_TSC_KHZ)
+            section == SOCLE_STATE_GUEST_DEBUG || section == SOCLE_STATE_TSC_KHZ ||
+            section == SOCLE_STATE_TRAPS)
             continue;
         for (u32 len = 0; len <= 4096; len++) {
             if (right && len == right)
@@ -301,6 +302,17 @@ static void test_tsc_offset(void **state)
     assert_true(got == offset && (u64)v->tsc_offset == offset);
 }
 
+static void test_traps(void **state)
+{
+    u32 traps = SOCLE_TRAP_MSRS | SOCLE_TRAP_UD;
+
+    (void)state;
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 8, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 4, false), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 4, true), 0);
+    assert_true(v->traps == traps && fake.traps == traps);
+}
+
 static void test_lapic(void **state)
 {
     u32 spiv = 0x1ff;
@@ -353,9 +365,31 @@ static void test_events(void **state)
     }
     assert_int_equal(EVENTS(.nmi_injected = 1, .nmi_masked = 1, .nmi_pending = 1, .shadow = 1), 0);
     assert_int_equal(EVENTS(.sipi_vector = 0x9f), 0);
-    assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1), -E_INVAL);
-    assert_int_equal(EVENTS(.exception_pending = 1, .exception_nr = 13, .interrupt_injected = 1),
+    assert_int_equal(EVENTS(.nmi_injected = 1, .exception_pending = 1, .exception_nr = 13),
                      -E_INVAL);
+    assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1, .interrupt_soft = 1),
+                     -E_INVAL);
+}
+
+/* The PIC's vector, once dom0 has given it, is part of the state: nobody asks the PIC again. */
+static void test_pic_interrupt(void **state)
+{
+    struct socle_vcpu_events *e = (void *)buf;
+
+    (void)state;
+    v->extint_vector = 0x30;
+    v->extint_ready = true;
+    assert_int_equal(state_access(v, SOCLE_STATE_EVENTS, e, sizeof(*e), false), 0);
+    assert_true(e->interrupt_injected && e->interrupt_nr == 0x30 && !e->interrupt_soft);
+    assert_int_equal(state_access(v, SOCLE_STATE_EVENTS, e, sizeof(*e), true), 0);
+    assert_true(v->event.valid && v->event.vector == 0x30 && !v->extint_ready);
+    assert_int_equal(EVENTS(.exception_pending = 1, .exception_nr = 14, .exception_has_error = 1,
+                            .interrupt_injected = 1, .interrupt_nr = 0x30),
+                     0);
+    assert_true(v->event.vector == 14 && v->extint_ready && v->extint_vector == 0x30);
+    assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1, .interrupt_nr = 0x31), 0);
+    assert_int_equal(EVENTS(0), 0);
+    assert_false(v->extint_ready);
 }
 
 static void test_debug_and_mp(void **state)
@@ -444,9 +478,11 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_lengths), TEST(test_regs),         TEST(test_sregs),       TEST(test_xsave),
-        TEST(test_msrs),    TEST(test_tsc_khz),      TEST(test_tsc_offset),  TEST(test_lapic),
-        TEST(test_events),  TEST(test_debug_and_mp), TEST(test_guest_debug),
+        TEST(test_lengths),     TEST(test_regs),          TEST(test_sregs),
+        TEST(test_xsave),       TEST(test_msrs),          TEST(test_tsc_khz),
+        TEST(test_tsc_offset),  TEST(test_traps),         TEST(test_lapic),
+        TEST(test_events),      TEST(test_pic_interrupt), TEST(test_debug_and_mp),
+        TEST(test_guest_debug),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -334,6 +334,14 @@ static void test_cr8_is_watched_while_it_holds_something_back(void **state)
     assert_int_equal(emulated, 1);
 }
 
+static void test_ud(void **state)
+{
+    (void)state;
+    steps[0].exit_code = SVM_EXIT_EXCP_BASE + VEC_UD;
+    play();
+    assert_int_equal(steps[1].event_inj, EXC(VEC_UD));
+}
+
 static void test_debug_and_alignment_exceptions_go_back(void **state)
 {
     (void)state;
@@ -477,6 +485,7 @@ int main(void)
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
         cmocka_unit_test_setup(test_nmi_masked_from_outside, start),
         cmocka_unit_test_setup(test_cr8_is_watched_while_it_holds_something_back, start),
+        cmocka_unit_test_setup(test_ud, start),
         cmocka_unit_test_setup(test_debug_and_alignment_exceptions_go_back, start),
         cmocka_unit_test_setup(test_asids, start),
         cmocka_unit_test_setup(test_new_asid_where_the_old_one_is_stale, start),

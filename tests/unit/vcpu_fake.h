@@ -25,7 +25,7 @@ bool tsc_scaling = true;
 struct domain dom0 = {.flags = DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC};
 
 static struct {
-    u32 timer_changed, effects, tsc_updates;
+    u32 timer_changed, effects, tsc_updates, traps;
     struct vlapic_effect effect;
     int gmem_error; /* of the next gmem_access() calls */
     u32 gmem_after; /* calls that succeed first */
@@ -122,6 +122,11 @@ static void fake_update_tsc(struct vcpu *v)
     fake.tsc_updates++;
 }
 
+static void fake_update_traps(struct vcpu *v)
+{
+    fake.traps = v->traps;
+}
+
 static const struct npt_format fake_format = NPT_FORMAT_EPT;
 static const struct vendor_ops fake_ops = {
     .npt_format = &fake_format,
@@ -137,6 +142,7 @@ static const struct vendor_ops fake_ops = {
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,
     .update_tsc = fake_update_tsc,
+    .update_traps = fake_update_traps,
 };
 const struct vendor_ops *vendor = &fake_ops;
 
@@ -182,8 +188,10 @@ bool rdmsr_safe(u32 msr, u64 *value)
     return true;
 }
 
-int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, UNUSED u32 access)
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, u32 access)
 {
+    u8 *at = fake.gmem + (gpa - fake.gmem_gpa);
+
     (void)v;
     if (fake.gmem_error && !fake.gmem_after)
         return fake.gmem_error;
@@ -192,7 +200,7 @@ int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, UNUSED u32 acc
     if (gpa < fake.gmem_gpa || gpa + len > fake.gmem_gpa + sizeof(fake.gmem))
         return -E_INVAL;
     fake.gmem_versions += len == 4;
-    memcpy(fake.gmem + (gpa - fake.gmem_gpa), buf, len);
+    memcpy(access & PF_WRITE ? at : buf, access & PF_WRITE ? buf : at, len);
     return 0;
 }
 
