@@ -262,23 +262,6 @@ static int set_events(struct vcpu *v, const void *buf)
     return 0;
 }
 
-/* ---- debug registers ---- */
-
-static void get_debug(struct vcpu *v, void *buf)
-{
-    debug_get(v, buf);
-}
-
-static int set_debug(struct vcpu *v, const void *buf)
-{
-    return debug_set(v, buf);
-}
-
-static int set_guest_debug(struct vcpu *v, const void *buf)
-{
-    return debug_set_guest(v, buf);
-}
-
 /* ---- the TSC's rate ---- */
 
 static int set_tsc_khz(struct vcpu *v, const void *buf)
@@ -350,9 +333,9 @@ static const struct section {
     [SOCLE_STATE_XCR0] = {sizeof(u64), get_xcr0, set_xcr0},
     [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic},
     [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events},
-    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), get_debug, set_debug},
+    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), debug_get, debug_set},
     [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
-    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
+    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, debug_set_guest},
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
     [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), get_tsc_offset, set_tsc_offset},
     [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
