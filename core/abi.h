@@ -44,8 +44,8 @@ enum socle_hypercall {
     SOCLE_HC_DOMAIN_DESTROY,
     /* (domain, SOCLE_PARAM_*, value) */
     SOCLE_HC_DOMAIN_SET,
-    /* (first domain id, gpa): struct socle_domain_list */
-    SOCLE_HC_DOMAIN_LIST,
+    /* (domain, gpa): struct socle_domain_info of the first domain from that id on */
+    SOCLE_HC_DOMAIN_NEXT,
     /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves
      * are used where alignment allows, and an extent of more than 512 pages must allow them: gfn
      * and mfn equal modulo 512. Existing leaves in the range are replaced. -ENOMEM: the range is
@@ -72,8 +72,7 @@ enum socle_hypercall {
     SOCLE_HC_VCPU_SIGNAL,
     /* (vCPU, gpa): struct socle_vcpu_stats; vCPUs of dom0 too: handle 0..n-1 */
     SOCLE_HC_VCPU_STATS,
-    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it,
-     * -ENOENT: it is addressed to none */
+    /* (domain, address, data): an MSI as a device writes it; the number of vCPUs that took it */
     SOCLE_HC_MSI,
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
@@ -143,14 +142,6 @@ struct socle_domain_info {
     u32 vcpu_handle[16]; /* the first 16 */
 };
 
-#define SOCLE_LIST_MAX 28
-struct socle_domain_list {
-    u32 count;
-    u32 next; /* id to continue from, 0 at the end */
-    u64 reserved;
-    struct socle_domain_info domain[SOCLE_LIST_MAX];
-};
-
 /* SOCLE_HC_VCPU_RUN */
 #define SOCLE_RUN_COMPLETE_ONLY 0x1 /* finish a pending I/O instruction, then stop: EXIT_NONE */
 
@@ -197,12 +188,15 @@ enum socle_exit {
                               Socle */
     SOCLE_EXIT_DEBUG,      /* debug: #DB or #BP that the debugger asked for */
     SOCLE_EXIT_DIRTY,      /* take DIRTY_LOG until it is empty, then RUN */
+    SOCLE_EXIT_TASK,       /* task: make the switch, then RUN */
     SOCLE_EXIT_IRQ_WINDOW, /* what irq_window asks for */
     SOCLE_EXIT_UD          /* with SOCLE_TRAP_UD */
 };
 
 /* An answer to SOCLE_EXIT_MSR_READ and WRITE with SOCLE_TRAP_MSRS: Socle shall do it */
 #define SOCLE_MSR_SOCLE 2
+
+enum { SOCLE_TASK_CALL, SOCLE_TASK_IRET, SOCLE_TASK_JMP, SOCLE_TASK_GATE };
 
 struct socle_segment {
     u64 base;
@@ -262,6 +256,11 @@ struct socle_vcpu_page {
             u64 dr6;
             u64 dr7;
         } debug;
+        struct {
+            u64 next_rip; /* where the old task goes on */
+            u16 selector; /* of the new TSS */
+            u8 source;    /* SOCLE_TASK_* */
+        } task;
         u8 pad[64];
     };
     s32 extint_vector; /* in; Socle writes -1 when it has taken it */
@@ -342,7 +341,7 @@ struct socle_vcpu_events {
     u8 interrupt_soft;
     u8 shadow; /* bit 0: STI or MOV SS blocks interrupts for one instruction */
     u8 nmi_injected;
-    u8 nmi_pending;
+    u8 nmi_pending; /* SET: 2 leaves it, and the PIC's interrupt, as they are */
     u8 nmi_masked;
     u8 sipi_vector;
     u8 reserved;

@@ -325,11 +325,8 @@ static u64 cr4_of(struct cpuid_regs f1, struct cpuid_regs f7)
 
 static u64 efer_of(struct cpuid_regs fe1)
 {
-    u64 efer = EFER_SCE;
-
-    efer |= fe1.edx & BIT(20) ? EFER_NXE : 0;
-    efer |= fe1.edx & BIT(29) ? EFER_LME | EFER_LMA : 0;
-    return efer;
+    return EFER_SCE | (fe1.edx & BIT(20) ? EFER_NXE : 0) |
+           (fe1.edx & BIT(29) ? EFER_LME | EFER_LMA : 0);
 }
 
 u64 cpuid_cr4_mask(const struct vcpu *v)

@@ -15,12 +15,12 @@
 
 /* ---- the guest's own registers ---- */
 
-void debug_get(struct vcpu *v, void *debug)
+void debug_get(struct vcpu *v, void *socle_debug)
 {
     if (v->debug_flags & DEBUG_TAKEN)
-        memcpy(debug, &v->own_debug, sizeof(v->own_debug));
+        memcpy(socle_debug, &v->own_debug, sizeof(v->own_debug));
     else
-        vendor->get_debug(v, debug);
+        vendor->get_debug(v, socle_debug);
 }
 
 /* DR6 is then the debugger's alone: what it says is new. */
@@ -34,9 +34,9 @@ static void load_own(struct vcpu *v)
     vendor->set_debug(v, &d);
 }
 
-int debug_set(struct vcpu *v, const void *debug)
+int debug_set(struct vcpu *v, const void *socle_debug)
 {
-    const struct socle_debug *d = debug;
+    const struct socle_debug *d = socle_debug;
     struct socle_debug *own = &v->own_debug;
 
     if (d->dr6 >> 32 || d->dr7 >> 32)
@@ -64,9 +64,9 @@ static enum vcpu_action raise_db(struct vcpu *v, u64 dr6)
 /* ---- the debugger's ---- */
 
 /* TF is the debugger's while it steps. */
-int debug_set_guest(struct vcpu *v, const void *guest_debug)
+int debug_set_guest(struct vcpu *v, const void *socle_guest_debug)
 {
-    const struct socle_guest_debug *g = guest_debug;
+    const struct socle_guest_debug *g = socle_guest_debug;
     struct socle_debug d;
 
     if (g->flags & ~(u32)KNOWN)

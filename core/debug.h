@@ -14,11 +14,10 @@
 /* The processor's registers are the debugger's. */
 #define DEBUG_TAKEN (SOCLE_DEBUG_STEP | SOCLE_DEBUG_HW)
 
-/* For dom0; v is stopped. The guest's own registers (struct socle_debug), and what the debugger
- * wants (struct socle_guest_debug). */
-void debug_get(struct vcpu *v, void *debug);
-int debug_set(struct vcpu *v, const void *debug);
-int debug_set_guest(struct vcpu *v, const void *guest_debug);
+/* For dom0; v is stopped. The guest's own registers, and what the debugger wants. */
+void debug_get(struct vcpu *v, void *socle_debug);
+int debug_set(struct vcpu *v, const void *socle_debug);
+int debug_set_guest(struct vcpu *v, const void *socle_guest_debug);
 
 /* MOV from or to a debug register; v->sregs is filled. */
 enum vcpu_action debug_mov_dr(struct vcpu *v, const struct insn *i);

@@ -315,19 +315,15 @@ static u32 describe_state(const struct domain *d)
     return state;
 }
 
-/* Its identity map is larger than what it has: devices and holes are in it. */
-static u64 dom0_pages(void)
-{
-    return (machine_ram_bytes - image_bytes()) / PAGE_SIZE - pool_total_pages();
-}
-
 void domain_describe(struct domain *d, struct socle_domain_info *out)
 {
     memset(out, 0, sizeof(*out));
     out->id = d->id;
     out->vcpus = d->vcpu_count;
     memcpy(out->name, d->name, sizeof(out->name));
-    out->mapped_pages = d == &dom0 ? dom0_pages() : d->npt.mapped_pages;
+    out->mapped_pages = d->npt.mapped_pages;
+    if (d == &dom0) /* its identity map has devices and holes too */
+        out->mapped_pages = (machine_ram_bytes - image_bytes()) / PAGE_SIZE - pool_total_pages();
     out->pool_pages = d->charge.pages;
     out->weight = d->weight;
     out->state = describe_state(d);

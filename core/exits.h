@@ -31,13 +31,6 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode);
 /* A nested page fault at gpa. v->sregs is filled. */
 enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch);
 
-/* A task switch to the TSS of that selector, outside of long mode. The processor has checked the
- * way to the TSS's descriptor; an event that comes by a task gate is in v->event, and next_rip is
- * where the old task goes on. v->sregs is filled. Unless it asks dom0 for a page, what the
- * processor knows of linear addresses is void afterwards. */
-enum task_source { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE };
-enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source source);
-
 /* Whatever needs the instruction itself: string I/O, MMIO, CR8. v->sregs is filled. */
 enum vcpu_action exit_emulate(struct vcpu *v);
 

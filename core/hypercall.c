@@ -37,24 +37,7 @@ static int copy_out(u64 gpa, const void *data, size_t len)
     return err;
 }
 
-static int copy_in(void *data, u64 gpa, size_t len)
-{
-    int err = check_page(gpa);
-
-    if (!err)
-        phys_read(data, gpa, len);
-    return err;
-}
-
 /* ---- information ---- */
-
-static void count_domains(struct socle_info *info)
-{
-    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
-        info->domains++;
-        info->vcpus += d->vcpu_count;
-    }
-}
 
 static s64 call_info(const struct args *x)
 {
@@ -75,7 +58,10 @@ static s64 call_info(const struct args *x)
     info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
     info->uptime_ns = tsc_uptime_ns();
     info->frames_lent = frame_lent_pages();
-    count_domains(info);
+    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
+        info->domains++;
+        info->vcpus += d->vcpu_count;
+    }
     return copy_out(x->a, info, sizeof(*info));
 }
 
@@ -89,18 +75,16 @@ static s64 call_log_read(const struct args *x)
     return copy_out(x->b, chunk, sizeof(*chunk));
 }
 
-static s64 call_domain_list(const struct args *x)
+static s64 call_domain_next(const struct args *x)
 {
-    struct socle_domain_list *list = memset(this_cpu()->buffer, 0, PAGE_SIZE);
+    struct socle_domain_info *info = this_cpu()->buffer;
     struct domain *d = domain_next(x->a);
 
-    for (; d && list->count < SOCLE_LIST_MAX; d = domain_after(d))
-        domain_describe(d, &list->domain[list->count++]);
-    if (d) {
-        list->next = d->id;
-        domain_put(d);
-    }
-    return copy_out(x->b, list, sizeof(*list));
+    if (!d)
+        return -E_NOENT;
+    domain_describe(d, info);
+    domain_put(d);
+    return copy_out(x->b, info, sizeof(*info));
 }
 
 static s64 stats_of(struct vcpu *v, u64 gpa)
@@ -251,10 +235,11 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
 static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 {
     void *buffer = memset(this_cpu()->buffer, 0, PAGE_SIZE);
-    int n = x->d > PAGE_SIZE ? -E_INVAL : copy_in(buffer, x->c, x->d);
+    int n = x->d > PAGE_SIZE ? -E_INVAL : check_page(x->c);
 
     if (n)
         return n;
+    phys_read(buffer, x->c, x->d);
     n = state_access(v, x->b, buffer, (u32)x->d, set);
     return n >= 0 && !set && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
 }
@@ -377,8 +362,8 @@ static s64 call(u64 nr, const struct args *x)
         return domain_create();
     case SOCLE_HC_DOMAIN_DESTROY:
         return domain_destroy(x->a);
-    case SOCLE_HC_DOMAIN_LIST:
-        return call_domain_list(x);
+    case SOCLE_HC_DOMAIN_NEXT:
+        return call_domain_next(x);
     case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
         return vcpu_call(nr, x);
     case SOCLE_HC_DOMAIN_SET:

@@ -141,13 +141,13 @@ int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 {
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
     int limit = msg->mode == APIC_LOWEST ? 1 : (int)n;
-    int taken = -E_NOENT;
+    int taken = 0;
 
     for (u32 i = 0; i < n && taken < limit; i++) {
         struct vcpu *v = d->vcpus[(i + msg->vector) % n];
 
         if (addressed(v, from, msg))
-            taken = MAX(taken, 0) + deliver_to(v, msg);
+            taken += deliver_to(v, msg);
     }
     return taken;
 }
@@ -203,7 +203,7 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (vlapic_timer_fire(&v->lapic, rdtsc()))
         v->count[SOCLE_STAT_TIMER]++;
-    kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
+    kick = sched_timer_set(&v->se, v->lapic.timer_deadline);
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
     else

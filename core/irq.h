@@ -11,7 +11,7 @@
 void irq_physical(u8 vector);
 
 /* Delivers a message to the vCPUs of `d` that it names; `from` (or NULL) resolves shorthands.
- * Returns how many took it, -E_NOENT where it names none. Any processor. */
+ * Returns how many took it. Any processor. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg);
 
 /* To the vCPUs whose APIC id is first + n, for each bit n; how many took it. */

@@ -145,11 +145,6 @@ static int set_xsave(struct vcpu *v, const void *buf)
     return 0;
 }
 
-static void get_xcr0(struct vcpu *v, void *buf)
-{
-    *(u64 *)buf = v->xcr0;
-}
-
 static int set_xcr0(struct vcpu *v, const void *buf)
 {
     u64 xcr0 = *(const u64 *)buf;
@@ -253,9 +248,11 @@ static int set_events(struct vcpu *v, const void *buf)
     if (!events_legal(e))
         return -E_INVAL;
     v->event = event_of(e);
-    v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
-    v->extint_vector = e->interrupt_nr;
-    v->nmi_pending = e->nmi_pending;
+    if (e->nmi_pending < 2) {
+        v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
+        v->extint_vector = e->interrupt_nr;
+        v->nmi_pending = e->nmi_pending;
+    }
     v->nmi_masked = e->nmi_masked;
     v->sipi_vector = e->sipi_vector;
     vendor->set_shadow(v, e->shadow & 1);
@@ -279,11 +276,6 @@ static int set_tsc_khz(struct vcpu *v, const void *buf)
     return msr_set(v, MSR_TSC, value);
 }
 
-static void get_tsc_offset(struct vcpu *v, void *buf)
-{
-    *(s64 *)buf = v->tsc_offset;
-}
-
 static int set_tsc_offset(struct vcpu *v, const void *buf)
 {
     msr_set_tsc_offset(v, *(const s64 *)buf);
@@ -305,11 +297,6 @@ _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SO
                    ACTIVITY_HALTED == SOCLE_MP_HALTED,
                "activities are numbered as dom0 sees them");
 
-static void get_mp(struct vcpu *v, void *buf)
-{
-    *(u32 *)buf = v->activity;
-}
-
 static int set_mp(struct vcpu *v, const void *buf)
 {
     u32 mp = *(const u32 *)buf;
@@ -323,26 +310,30 @@ static int set_mp(struct vcpu *v, const void *buf)
 /* ---- all of them ---- */
 
 static const struct section {
-    u32 bytes; /* 0: of any length, or none */
+    u64 bytes; /* 0: of any length, or none */
     void (*get)(struct vcpu *v, void *buf);
     int (*set)(struct vcpu *v, const void *buf);
+    u64 field; /* of struct vcpu, where GET is no more than its value */
 } sections[] = {
     [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
     [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs},
     [SOCLE_STATE_XSAVE] = {PAGE_SIZE, get_xsave, set_xsave},
-    [SOCLE_STATE_XCR0] = {sizeof(u64), get_xcr0, set_xcr0},
+    [SOCLE_STATE_XCR0] = {sizeof(u64), NULL, set_xcr0, offsetof(struct vcpu, xcr0)},
     [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic},
     [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events},
     [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), debug_get, debug_set},
-    [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
+    [SOCLE_STATE_MP] = {sizeof(u32), NULL, set_mp, offsetof(struct vcpu, activity)},
     [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, debug_set_guest},
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
-    [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), get_tsc_offset, set_tsc_offset},
+    [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), NULL, set_tsc_offset,
+                                offsetof(struct vcpu, tsc_offset)},
     [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
 {
+    const struct section *s;
+
     if (section == SOCLE_STATE_MSRS)
         return get_or_set_msrs(v, buf, len, set);
     if (section == SOCLE_STATE_CPUID && set && len % sizeof(struct socle_cpuid) == 0)
@@ -351,10 +342,14 @@ int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
         return -E_INVAL;
     if (section >= ARRAY_SIZE(sections) || len != sections[section].bytes)
         return -E_INVAL;
-    if (set && sections[section].set)
-        return sections[section].set(v, buf);
-    if (set || !sections[section].get)
+    s = &sections[section];
+    if (set && s->set)
+        return s->set(v, buf);
+    if (set || (!s->get && !s->field))
         return -E_INVAL;
-    sections[section].get(v, buf);
+    if (s->get)
+        s->get(v, buf);
+    else
+        memcpy(buf, (u8 *)v + s->field, len);
     return 0;
 }

@@ -26,28 +26,17 @@ static struct spinlock table_lock;
 
 /* ---- creation ---- */
 
-static const struct socle_segment reset_data = {.limit = 0xffff, .attr = 0x93};
-
 static void reset_sregs(struct socle_sregs *s)
 {
     memset(s, 0, sizeof(*s));
     for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
-        s->seg[i] = reset_data;
+        s->seg[i] = (struct socle_segment){.limit = 0xffff, .attr = 0x93};
     s->seg[SOCLE_SEG_CS] = (struct socle_segment){
         .base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attr = 0x9b};
     s->seg[SOCLE_SEG_LDTR] = (struct socle_segment){.limit = 0xffff, .attr = 0x82};
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
     s->cr0 = CR0_ET | CR0_NW | CR0_CD;
-}
-
-/* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
- * non-zero fields. */
-static void init_xsave(struct vcpu *v)
-{
-    v->xcr0 = 1;
-    *(u16 *)v->xsave_area = 0x037f;
-    *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
 }
 
 void vcpu_reset(struct vcpu *v)
@@ -149,7 +138,10 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
     vcpu_follow_affinity(v);
-    init_xsave(v);
+    /* All components in their initial state: x87 control word and MXCSR alone are not zero. */
+    v->xcr0 = 1;
+    *(u16 *)v->xsave_area = 0x037f;
+    *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
     vcpu_reset(v);
     if (!domain_has(d, DOMAIN_LAPIC))
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
@@ -265,11 +257,6 @@ static struct vcpu *claim_waiter(struct vcpu *v)
     return __atomic_exchange_n(&v->waiter, NULL, __ATOMIC_SEQ_CST);
 }
 
-static void end_wait(struct vcpu *waiter, s64 result)
-{
-    __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
-}
-
 bool vcpu_settled(struct vcpu *v)
 {
     if (sched_state(&v->se) != SCHED_STOPPED)
@@ -286,7 +273,7 @@ static void end_run(struct vcpu *v, s64 result)
     struct vcpu *waiter = claim_waiter(v);
 
     if (waiter) {
-        end_wait(waiter, result);
+        __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
         wake(waiter);
     }
 }
@@ -563,7 +550,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
 
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
-        end_wait(waiter, SOCLE_RAN_EXIT);
+        __atomic_store_n(&waiter->wait_result, SOCLE_RAN_EXIT, __ATOMIC_RELEASE);
         pcpu_kick(kick);
         return;
     }

@@ -51,7 +51,6 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 #define RFLAGS_TF    BIT(8)
 #define RFLAGS_IF    BIT(9)
 #define RFLAGS_DF    BIT(10)
-#define RFLAGS_NT    BIT(14)
 #define RFLAGS_AC    BIT(18)
 
 enum {
@@ -60,9 +59,6 @@ enum {
     VEC_BP = 3,
     VEC_UD = 6,
     VEC_DF = 8,
-    VEC_TS = 10,
-    VEC_NP = 11,
-    VEC_SS = 12,
     VEC_GP = 13,
     VEC_PF = 14,
     VEC_AC = 17,

@@ -39,9 +39,11 @@ static void inject(struct vmcb *c, u8 vector, u8 type, bool has_error, u32 error
 }
 
 /* Asks for an exit as soon as the guest can take an interrupt: a virtual interrupt that is never
- * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). */
+ * delivered, because its exit comes first (AMD APM vol. 2, 15.21.4). While one waits, QEMU (7.2)
+ * aborts at a guest's write of CR8. */
 static void open_interrupt_window(struct vmcb *c)
 {
+    c->intercept_cr_write |= BIT(8);
     c->int_ctl |= INT_CTL_NOW;
     c->intercept1 |= INTERCEPT(VINTR);
 }
@@ -50,14 +52,6 @@ static void close_interrupt_window(struct vmcb *c)
 {
     c->int_ctl &= ~INT_CTL_NOW;
     c->intercept1 &= ~INTERCEPT(VINTR);
-}
-
-/* An interrupt that the guest can take at once goes in as a virtual one. The event field would do
- * as well, but QEMU (7.2) delivers that one again if the entry meets a request to its thread. */
-static void make_interrupt_virtual(struct vmcb *c)
-{
-    c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
-    c->event_inj = 0;
 }
 
 /* While a handler of the last NMI runs, the next one waits for its IRET; and that one must not be
@@ -105,9 +99,14 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         inject_interrupt(v, c, vector);
     else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
+    /* An interrupt that the guest can take at once goes in as a virtual one. The event field would
+     * do as well, but QEMU (7.2) delivers that one again if the entry meets a request to its
+     * thread. */
     if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
-        !(c->int_ctl & INT_CTL_IRQ))
-        make_interrupt_virtual(c);
+        !(c->int_ctl & INT_CTL_IRQ)) {
+        c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
+        c->event_inj = 0;
+    }
 }
 
 /* ---- after the exit ---- */
@@ -124,11 +123,7 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
         return;
     if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & EVENT_INJ_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)(info >> 32)};
+    v->event = (struct event){true, !!(info & EVENT_INJ_ERROR), (u8)info, type, (u32)(info >> 32)};
 }
 
 /* A virtual interrupt may have been forestalled, or interrupted, by the exit: then it comes again.
@@ -139,9 +134,8 @@ static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
     if (c->intercept1 & INTERCEPT(VINTR))
         return;
     if (c->int_ctl & INT_CTL_IRQ) {
-        v->event = (struct event){.valid = true,
-                                  .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
-                                  .type = EVENT_INTERRUPT};
+        v->event = (struct event){true, false, (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
+                                  EVENT_INTERRUPT, 0};
         c->exit_int_info = 0;
     }
     c->int_ctl &= ~INT_CTL_NOW;
@@ -221,26 +215,11 @@ static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
                                                  : VCPU_RESUME;
 }
 
-/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
- * the exit after this one. */
-static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
-{
-    c->intercept1 &= ~INTERCEPT(IRET);
-    v->nmi_masked = false;
-    return VCPU_RESUME;
-}
-
 static enum vcpu_action emulate(struct vcpu *v)
 {
     v->count[SOCLE_STAT_CR]++;
     svm_get_sregs(v, &v->sregs);
     return exit_emulate(v);
-}
-
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
-{
-    c->intercept_cr_write &= (u16)~BIT(8);
-    return emulate(v);
 }
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
@@ -269,7 +248,8 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
-        return handle_cr8(v, c);
+        c->intercept_cr_write &= (u16)~BIT(8);
+        return emulate(v);
     case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
     case SVM_EXIT_SWINT:
         return emulate(v);
@@ -279,8 +259,10 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
-    case SVM_EXIT_IRET:
-        return handle_iret(v, c);
+    case SVM_EXIT_IRET: /* still to come: a further NMI waits for the exit after this one */
+        c->intercept1 &= ~INTERCEPT(IRET);
+        v->nmi_masked = false;
+        return VCPU_RESUME;
     case SVM_EXIT_XSETBV:
         return skip_checked(v, INSN_XSETBV, handle_xsetbv);
     case SVM_EXIT_WBINVD:

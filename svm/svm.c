@@ -86,17 +86,9 @@ static void init_permission_maps(void)
             allow_msr(msr_fields[i].index);
 }
 
-static void note_features(void)
-{
-    struct cpuid_regs r = cpuid(0x8000000a, 0);
-
-    svm_features.asids = MIN(svm_features.asids, r.ebx);
-    svm_features.next_rip &= !vendor_plain && (r.edx & BIT(3));
-    svm_features.pause_filter &= !vendor_plain && (r.edx & HAS_FILTER) == HAS_FILTER;
-}
-
 static int svm_init_cpu(struct pcpu *cpu)
 {
+    struct cpuid_regs features = cpuid(0x8000000a, 0);
     void *save_area = pool_alloc(NULL);
     u64 de_cfg;
 
@@ -104,7 +96,9 @@ static int svm_init_cpu(struct pcpu *cpu)
         return -E_NOMEM;
     if (cpu->id == 0)
         init_permission_maps();
-    note_features();
+    svm_features.asids = MIN(svm_features.asids, features.ebx);
+    svm_features.next_rip &= !vendor_plain && (features.edx & BIT(3));
+    svm_features.pause_filter &= !vendor_plain && (features.edx & HAS_FILTER) == HAS_FILTER;
     /* LFENCE serializes: dom0 relies on it against speculation, and cannot turn it on itself. */
     if (rdmsr_safe(MSR_DE_CFG, &de_cfg))
         wrmsr(MSR_DE_CFG, de_cfg | DE_CFG_LFENCE);

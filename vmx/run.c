@@ -107,15 +107,6 @@ static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
         vmx_sync_interrupts(v);
 }
 
-/* What waits in IRR has to be looked at again when the guest writes TPR, or ends another. */
-static void watch_priorities(struct vcpu *v)
-{
-    if (vlapic_blocked_by_tpr(&v->lapic))
-        open_window(v, PROC_CR8_LOAD);
-    else if (v->lapic.virtualized)
-        vmx_sync_interrupts(v);
-}
-
 /* Events in the order of their priority; at most one is delivered by an entry. */
 static void prepare_events(struct vcpu *v)
 {
@@ -135,8 +126,10 @@ static void prepare_events(struct vcpu *v)
         open_window(v, PROC_INTERRUPT_WINDOW);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, busy, (u8)vector);
-    else if (unlikely(v->lapic.irr_words))
-        watch_priorities(v);
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
+        open_window(v, PROC_CR8_LOAD); /* looked at again when the guest writes TPR */
+    else if (unlikely(v->lapic.irr_words) && v->lapic.virtualized)
+        vmx_sync_interrupts(v); /* ... or ends another */
 }
 
 /* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
@@ -172,11 +165,8 @@ static void requeue_event(struct vcpu *v)
 
     if (likely(!(info & INTR_INFO_VALID)) || type >= EVENT_SOFT)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & INTR_INFO_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)vmread(VMCS_IDT_ERROR)};
+    v->event = (struct event){true, !!(info & INTR_INFO_ERROR), (u8)info, type,
+                              (u32)vmread(VMCS_IDT_ERROR)};
 }
 
 static bool long_code(void)
@@ -227,15 +217,6 @@ static void block_nmi_again(const struct vcpu *v, u64 q)
 {
     if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid)
         vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
-}
-
-/* Dom0 empties the log before it runs the vCPU again. */
-static enum vcpu_action handle_log_full(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_OTHER]++;
-    block_nmi_again(v, vmread(VMCS_QUALIFICATION));
-    vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
-    return vcpu_exit(v, SOCLE_EXIT_DIRTY);
 }
 
 static enum vcpu_action handle_ept_violation(struct vcpu *v)
@@ -311,14 +292,6 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
 }
 
-/* The processor has acknowledged it. */
-static enum vcpu_action handle_interrupt(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_INTERRUPT]++;
-    irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
-    return VCPU_RESUME;
-}
-
 /* Also where an interrupt waits that made no exit (see LONGEST_ENTRY_MS). */
 static enum vcpu_action handle_preemption_timer(struct vcpu *v)
 {
@@ -329,22 +302,28 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Intel SDM vol. 3C, 26.4.2. What comes by a task gate and is no instruction's is in v->event. */
+/* Dom0 makes the switch (Intel SDM vol. 3C, 26.4.2); its own kernel makes none. The processor has
+ * checked the way to the TSS's descriptor; what comes by a task gate and is no instruction's is in
+ * v->event. */
 static enum vcpu_action handle_task_switch(struct vcpu *v)
 {
     u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI;
-    enum task_source source = q >> 30 & 3;
+    u8 source = q >> 30 & 3;
 
     v->count[SOCLE_STAT_OTHER]++;
+    if (!v->page)
+        return vcpu_raise_gp(v);
     v->next_rip = v->rip;
     if (!v->event.valid)
         find_next_rip(v);
-    if (source == TASK_IRET)
+    if (source == SOCLE_TASK_IRET)
         vmwrite(VMCS_INTERRUPTIBILITY, state);
     else if (v->event.valid && v->event.type == EVENT_NMI)
         vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
-    vmx_get_sregs(v, &v->sregs);
-    return exit_task_switch(v, (u16)q, source);
+    v->page->task.next_rip = v->next_rip;
+    v->page->task.selector = (u16)q;
+    v->page->task.source = source;
+    return vcpu_exit(v, SOCLE_EXIT_TASK);
 }
 
 /* The processor has ended it; others may have waited for that. */
@@ -376,10 +355,15 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
         return handle_io(v);
     case VMX_EXIT_EPT_VIOLATION:
         return handle_ept_violation(v);
-    case VMX_EXIT_LOG_FULL:
-        return handle_log_full(v);
-    case VMX_EXIT_INTERRUPT:
-        return handle_interrupt(v);
+    case VMX_EXIT_LOG_FULL: /* dom0 empties it before it runs the vCPU again */
+        v->count[SOCLE_STAT_OTHER]++;
+        block_nmi_again(v, vmread(VMCS_QUALIFICATION));
+        vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+        return vcpu_exit(v, SOCLE_EXIT_DIRTY);
+    case VMX_EXIT_INTERRUPT: /* the processor has acknowledged it */
+        v->count[SOCLE_STAT_INTERRUPT]++;
+        irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
+        return VCPU_RESUME;
     case VMX_EXIT_PREEMPTION_TIMER:
         return handle_preemption_timer(v);
     case VMX_EXIT_PAUSE:

@@ -68,9 +68,10 @@ static u8 io_bitmap_guest[2 * PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap[PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap_x2apic[PAGE_SIZE] ALIGNED(4096);
 
-/* A guest's write makes an exit, so what each processor has is known. KERNEL_GS_BASE, which SWAPGS
- * changes too, is switched with each vCPU. */
-static const u32 syscall_msrs[SYSCALL_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK};
+/* A guest's write makes an exit, so what each processor has is known; but for KERNEL_GS_BASE, which
+ * SWAPGS changes too. */
+static const u32 syscall_msrs[SYSCALL_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
+                                               MSR_KERNEL_GS_BASE};
 static u64 loaded_msrs[MAX_PCPUS][SYSCALL_MSRS];
 
 /* The MSRs that are fields. Guests read and write all but PAT and EFER without an exit. */
@@ -143,15 +144,6 @@ static void allow_msr(u8 *bitmap, u32 msr, bool read, bool write)
         bitmap[2048 + bit / 8] &= (u8)~mask;
 }
 
-/* Intel SDM vol. 3C, 30.5: what the processor carries out itself. */
-static void allow_x2apic(void)
-{
-    memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
-    for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
-        allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
-                  reg == VLAPIC_REG_EOI);
-}
-
 static void init_permission_maps(void)
 {
     memset(io_bitmap_guest, 0xff, sizeof(io_bitmap_guest));
@@ -160,9 +152,12 @@ static void init_permission_maps(void)
         if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
             allow_msr(msr_bitmap, msr_fields[i].index, true, true);
     for (u32 i = 0; i < SYSCALL_MSRS; i++)
-        allow_msr(msr_bitmap, syscall_msrs[i], true, false);
-    allow_msr(msr_bitmap, MSR_KERNEL_GS_BASE, true, true);
-    allow_x2apic();
+        allow_msr(msr_bitmap, syscall_msrs[i], true, i == KERNEL_GS);
+    /* What the processor carries out itself (Intel SDM vol. 3C, 30.5). */
+    memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
+    for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
+        allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
+                  reg == VLAPIC_REG_EOI);
 }
 
 /* What must be 1, what is needed, and what is wanted and can be had; 0 if a need cannot be met. */
@@ -311,15 +306,6 @@ static const struct {
     {VMCS_HOST_SYSENTER_ESP, 2}, {VMCS_GUEST_SYSENTER_CS, 1}, {VMCS_GUEST_SYSENTER_ESP, 2},
 };
 
-static void zero_all(void)
-{
-    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
-        vmwrite(zero_fields[i], 0);
-    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
-        for (u32 j = 0; j < zero_ranges[i].count; j++)
-            vmwrite(zero_ranges[i].field + 2 * j, 0);
-}
-
 static u32 proc2_of(const struct vcpu *v)
 {
     return vmx_features.proc2 &
@@ -341,7 +327,11 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    zero_all();
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
+        for (u32 j = 0; j < zero_ranges[i].count; j++)
+            vmwrite(zero_ranges[i].field + 2 * j, 0);
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
@@ -515,7 +505,7 @@ static void load_syscall_msr(u32 i, u64 value)
 {
     u64 *loaded = &loaded_msrs[this_cpu()->id][i];
 
-    if (*loaded != value)
+    if (*loaded != value || i == KERNEL_GS)
         wrmsr(syscall_msrs[i], *loaded = value);
 }
 
@@ -533,11 +523,9 @@ static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
     u32 field = field_of(index);
 
     if (i >= 0)
-        *value = vmx_of(v)->msr[i];
-    if (index == MSR_KERNEL_GS_BASE)
-        *value = pcpu_has(v) ? rdmsr(index) : vmx_of(v)->kernel_gs_base;
+        *value = i == KERNEL_GS && pcpu_has(v) ? rdmsr(index) : vmx_of(v)->msr[i];
     if (!field)
-        return i >= 0 || index == MSR_KERNEL_GS_BASE;
+        return i >= 0;
     vmcs_begin(v);
     *value = vmread(field);
     vmcs_end(v);
@@ -553,12 +541,6 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
         vmx_of(v)->msr[i] = value;
         if (pcpu_has(v))
             load_syscall_msr((u32)i, value);
-        return true;
-    }
-    if (index == MSR_KERNEL_GS_BASE) {
-        vmx_of(v)->kernel_gs_base = value;
-        if (pcpu_has(v))
-            wrmsr(index, value);
         return true;
     }
     if (!field)
@@ -709,7 +691,6 @@ static void vmx_load(struct vcpu *v)
     move_to_this_cpu(x);
     for (u32 i = 0; i < SYSCALL_MSRS; i++)
         load_syscall_msr(i, x->msr[i]);
-    wrmsr(MSR_KERNEL_GS_BASE, x->kernel_gs_base);
     write_cr2(x->cr2);
     write_dr6(x->dr6);
     state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
@@ -721,7 +702,7 @@ static void vmx_save(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
-    x->kernel_gs_base = rdmsr(MSR_KERNEL_GS_BASE);
+    x->msr[KERNEL_GS] = rdmsr(MSR_KERNEL_GS_BASE);
     x->cr2 = read_cr2();
     x->dr6 = read_dr6();
     v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;

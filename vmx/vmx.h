@@ -204,8 +204,9 @@ enum vmx_exit {
 
 /* ---- a vCPU ---- */
 
-/* The MSRs of SYSCALL, which no VMCS field has. */
-#define SYSCALL_MSRS 4
+/* The MSRs of SYSCALL, and the last, of SWAPGS, which no VMCS field has. */
+#define SYSCALL_MSRS 5
+#define KERNEL_GS    4
 
 struct vmx_vcpu {
     void *vmcs;       /* a pool page */
@@ -215,7 +216,6 @@ struct vmx_vcpu {
     bool pdptes_due;  /* new paging state: PAE paging needs its four entries before the entry */
     u64 eoi_exits[4]; /* as they are in the VMCS */
     u64 msr[SYSCALL_MSRS];
-    u64 kernel_gs_base;
     u64 cr2;
     u64 dr6;
 };

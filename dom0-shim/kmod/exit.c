@@ -264,6 +264,15 @@ static int to_user(struct sk_vcpu *vcpu, u32 reason)
 	return TO_USER;
 }
 
+static int exit_task(struct sk_vcpu *vcpu)
+{
+	int r = sk_task_switch(vcpu);
+
+	if (r > 0)
+		return to_user(vcpu, KVM_EXIT_SHUTDOWN);
+	return r ? r : RESUME;
+}
+
 int sk_exit_handle(struct sk_vcpu *vcpu)
 {
 	switch (vcpu->page->exit) {
@@ -297,6 +306,8 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 		else
 			sk_memory_take_log(vcpu->vm);
 		return RESUME;
+	case SOCLE_EXIT_TASK:
+		return exit_task(vcpu);
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);
 	case SOCLE_EXIT_UD:

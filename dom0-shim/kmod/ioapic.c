@@ -89,7 +89,12 @@ void sk_ioapic_eoi(struct sk_vm *vm, u8 vector)
 	for (pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++) {
 		u64 *entry = &ioapic->state.redirtbl[pin].bits;
 
-		if ((*entry & ENTRY_VECTOR) != vector || !(*entry & ENTRY_LEVEL))
+		if ((*entry & ENTRY_VECTOR) != vector)
+			continue;
+		spin_unlock_irqrestore(&ioapic->lock, flags);
+		sk_irqfd_ended(vm, KVM_IRQCHIP_IOAPIC, pin);
+		spin_lock_irqsave(&ioapic->lock, flags);
+		if (!(*entry & ENTRY_LEVEL))
 			continue;
 		*entry &= ~ENTRY_REMOTE_IRR;
 		if (ioapic->state.irr & (1u << pin))

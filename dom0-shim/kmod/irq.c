@@ -28,6 +28,7 @@ struct sk_route {
 /* The routes of a GSI are route[first[gsi]] .. route[first[gsi + 1] - 1]. */
 struct sk_routes {
 	struct rcu_head rcu;
+	s16 gsi_of[3][KVM_IOAPIC_NUM_PINS]; /* by chip and pin; -1: none */
 	u32 gsis;
 	u16 *first; /* gsis + 1 of them, behind the routes */
 	struct sk_route route[];
@@ -91,12 +92,21 @@ void sk_irq_pulse(struct sk_vm *vm, u32 gsi)
 	sk_irq_set(vm, gsi, SK_SOURCE_IRQFD, 0);
 }
 
-/* Nobody has that address: KVM says -1, which userspace sees as EPERM. */
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi)
 {
 	if (msi->flags & ~KVM_MSI_VALID_DEVID || !msi_legal(vm, msi->address_hi))
 		return -EINVAL;
-	return max(sk_irq_send_msi(vm, msi->address_lo, msi->address_hi, msi->data), -1L);
+	return max(sk_irq_send_msi(vm, msi->address_lo, msi->address_hi, msi->data), 0L);
+}
+
+int sk_irq_gsi_of(struct sk_vm *vm, u32 chip, u32 pin)
+{
+	int gsi;
+
+	rcu_read_lock();
+	gsi = rcu_dereference(vm->routes)->gsi_of[chip][pin];
+	rcu_read_unlock();
+	return gsi;
 }
 
 bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector)
@@ -162,6 +172,8 @@ static bool routes_insert(struct sk_routes *table, u16 *fill, const struct sk_ro
 		if (routes_clash(&table->route[i], route))
 			return false;
 	table->route[at] = *route;
+	if (route->type == KVM_IRQ_ROUTING_IRQCHIP)
+		table->gsi_of[route->chip][route->pin] = route->gsi;
 	return true;
 }
 
@@ -178,6 +190,7 @@ static struct sk_routes *routes_alloc(const struct sk_route *list, u32 count)
 		return NULL;
 	table->gsis = gsis;
 	table->first = (u16 *)&table->route[count];
+	memset(table->gsi_of, -1, sizeof(table->gsi_of));
 	for (i = 0; i < count; i++)
 		table->first[list[i].gsi + 1]++;
 	for (i = 0; i < gsis; i++)
@@ -322,6 +335,7 @@ int sk_irq_init(struct sk_vm *vm)
 	mutex_init(&vm->routes_lock);
 	spin_lock_init(&vm->irqfd_lock);
 	INIT_LIST_HEAD(&vm->irqfds);
+	INIT_LIST_HEAD(&vm->resamplers);
 	return set_default_routes(vm);
 }
 

@@ -110,6 +110,7 @@ static void slot_publish(struct sk_vm *vm, struct sk_slot *slot)
 static void slot_free(struct sk_slot *slot)
 {
 	kvfree(slot->dirty);
+	kvfree(slot->young);
 	kfree(slot);
 }
 
@@ -167,14 +168,14 @@ static struct sk_slot *slot_new(struct sk_vm *vm, const struct kvm_userspace_mem
 	slot->pages = region->memory_size >> PAGE_SHIFT;
 	slot->hva = region->userspace_addr;
 	slot->flags = region->flags;
-	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES && !vm->dirty_ring_bytes) {
+	slot->young = bitmap_new(slot->pages);
+	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES && !vm->dirty_ring_bytes)
 		slot->dirty = dirty_bitmap_new(vm, slot->pages);
-		if (!slot->dirty) {
-			kfree(slot);
-			return NULL;
-		}
-	}
-	return slot;
+	if (slot->young && (slot->dirty || !(slot->flags & KVM_MEM_LOG_DIRTY_PAGES) ||
+			    vm->dirty_ring_bytes))
+		return slot;
+	slot_free(slot);
+	return NULL;
 }
 
 static int region_check(const struct kvm_userspace_memory_region *r)
@@ -590,6 +591,7 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 {
 	u64 pfn = page_to_pfn(f->page);
 	u64 flags = map_flags(f);
+	struct sk_slot *slot;
 	u64 pages, mask;
 	long r = -EAGAIN;
 
@@ -601,10 +603,16 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 	if (sk_small_exec && pages > 1)
 		flags &= ~(u64)SOCLE_MAP_EXEC; /* until there is a fetch */
 	r = hc_map(vm->domain, f->gfn & mask, pfn & mask, pages, flags);
-	if (r == -ENOMEM && pages > 1)
+	if (r == -ENOMEM && pages > 1) {
+		mask = ~0ULL;
 		r = hc_map(vm->domain, f->gfn, pfn, 1, flags);
+	}
+	if (r)
+		goto out;
+	slot = slot_find(vm, f->gfn); /* as it was at the start of the fault */
+	__set_bit((f->gfn & mask) - slot->gfn, slot->young);
 	/* Not before it is mapped: GET_DIRTY_LOG may take the bit at any time, and protects the page then. */
-	if (!r && f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
+	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
 		mark_dirty(f->vcpu, f->gfn);
 out:
 	spin_unlock(&vm->mmu_lock);
@@ -730,23 +738,51 @@ int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool 
 	return 0;
 }
 
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes)
+{
+	void __user *at = (void __user *)user_address(vcpu->vm, gpa, true);
+	u32 old32 = old;
+	int r;
+
+	if (!at || !access_ok(at, bytes))
+		return -EFAULT;
+	if (bytes == 8)
+		r = __try_cmpxchg_user((u64 __user *)at, &old, new, out8);
+	else
+		r = __try_cmpxchg_user((u32 __user *)at, &old32, (u32)new, out4);
+	if (!r)
+		log_own_write(vcpu, gpa >> PAGE_SHIFT);
+	return r > 0 ? -EAGAIN : r;
+}
+
 /* ---- MMU notifier ----------------------------------------------------------------------------- */
+
+/* The slot's pages, counted from its first, at [start, end) of the process's memory; false: none are there. */
+static bool pages_at(const struct sk_slot *slot, unsigned long start, unsigned long end, u64 *first,
+		     u64 *pages)
+{
+	unsigned long from = max(start, slot->hva);
+	unsigned long to = min(end, slot->hva + (unsigned long)(slot->pages << PAGE_SHIFT));
+
+	if (from >= to)
+		return false;
+	*first = (from - slot->hva) >> PAGE_SHIFT;
+	*pages = ((PAGE_ALIGN(to) - slot->hva) >> PAGE_SHIFT) - *first;
+	return true;
+}
 
 static void revoke_range(struct sk_vm *vm, unsigned long start, unsigned long end)
 {
+	u64 first, pages;
 	u32 i;
 
 	for (i = 0; i < vm->slot_count; i++) {
-		const struct sk_slot *slot = vm->slots[i];
-		unsigned long from = max(start, slot->hva);
-		unsigned long to = min(end, slot->hva + (unsigned long)(slot->pages << PAGE_SHIFT));
+		struct sk_slot *slot = vm->slots[i];
 
-		if (from >= to)
+		if (!pages_at(slot, start, end, &first, &pages))
 			continue;
-		to = PAGE_ALIGN(to);
-		from &= PAGE_MASK;
-		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + ((from - slot->hva) >> PAGE_SHIFT),
-		       (to - from) >> PAGE_SHIFT);
+		bitmap_clear(slot->young, first, pages);
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + first, pages);
 	}
 }
 
@@ -777,6 +813,46 @@ static void invalidate_end(struct mmu_notifier *mn, const struct mmu_notifier_ra
 	spin_unlock(&vm->mmu_lock);
 }
 
+/* Whether the guest has used the page since Linux last asked. Socle does not tell what a guest accesses: the page is
+ * taken away, and a fault says that the guest has come for it again.
+ */
+static int age_range(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start, unsigned long end)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+	u64 first, pages;
+	int young = 0;
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	for (i = 0; i < vm->slot_count; i++) {
+		struct sk_slot *slot = vm->slots[i];
+
+		if (!pages_at(slot, start, end, &first, &pages) ||
+		    find_next_bit(slot->young, first + pages, first) >= first + pages)
+			continue;
+		young = 1;
+		bitmap_clear(slot->young, first, pages);
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + first, pages);
+	}
+	spin_unlock(&vm->mmu_lock);
+	return young;
+}
+
+static int test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long address)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+	u64 first, pages;
+	int young = 0;
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	for (i = 0; i < vm->slot_count && !young; i++)
+		young = pages_at(vm->slots[i], address, address + 1, &first, &pages) &&
+			test_bit(first, vm->slots[i]->young);
+	spin_unlock(&vm->mmu_lock);
+	return young;
+}
+
 /* The address space goes: after this nothing of it may be mapped. */
 static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 {
@@ -793,6 +869,9 @@ static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 static const struct mmu_notifier_ops notifier_ops = {
 	.invalidate_range_start = invalidate_start,
 	.invalidate_range_end = invalidate_end,
+	.clear_flush_young = age_range,
+	.clear_young = age_range,
+	.test_young = test_young,
 	.release = notifier_release,
 };
 

@@ -41,7 +41,7 @@
 	 KVM_GUESTDBG_BLOCKIRQ)
 
 /* Who holds an interrupt line up; a line is the OR of them. */
-enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD };
+enum { SK_SOURCE_USER, SK_SOURCE_PIT, SK_SOURCE_IRQFD, SK_SOURCE_RESAMPLE };
 
 /* ---- events.c: event ports -------------------------------------------------------------------- */
 struct sk_port {
@@ -65,6 +65,7 @@ struct sk_slot {
 	u16 id;
 	bool dying; /* no new mappings; the notifier still honours it */
 	unsigned long *dirty;
+	unsigned long *young; /* first pages of what was mapped since Linux last asked; under mmu_lock */
 };
 
 struct sk_vm;
@@ -83,6 +84,8 @@ int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code);
 void sk_memory_take_log(struct sk_vm *vm);
 /* Copies from or to the guest's RAM, in an ioctl of its process. -EFAULT: some of it is none */
 int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write);
+/* 4 or 8 aligned bytes, atomically. -EAGAIN: they were not as expected */
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes);
 void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu);
 void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages);
 
@@ -119,9 +122,11 @@ void sk_irq_pulse(struct sk_vm *vm, u32 gsi);
 int sk_irq_signal_msi(struct sk_vm *vm, const struct kvm_msi *msi);
 /* The vector of a level-triggered message that a pin of userspace's IOAPICs is routed to */
 bool sk_irq_needs_eoi(struct sk_vm *vm, u8 vector);
+/* The GSI that drives that pin, or -1 */
+int sk_irq_gsi_of(struct sk_vm *vm, u32 chip, u32 pin);
 long sk_irq_enable_split(struct sk_vm *vm, u64 pins);
 long sk_irq_enable_x2apic(struct sk_vm *vm, u64 flags);
-/* The number of vCPUs that took it, < 0: none has that address. Any context. */
+/* The number of vCPUs that took it, < 0: it is no message. Any context. */
 long sk_irq_send_msi(struct sk_vm *vm, u32 low, u32 high, u32 data);
 
 /* ---- irqfd.c ---------------------------------------------------------------------------------- */
@@ -129,6 +134,8 @@ int sk_irqfd_init(void);
 void sk_irqfd_exit(void);
 int sk_irqfd(struct sk_vm *vm, const struct kvm_irqfd *args);
 void sk_irqfd_release_all(struct sk_vm *vm);
+/* The guest has ended that pin's interrupt: for irqfds with resampling. Any context, without the chips' locks. */
+void sk_irqfd_ended(struct sk_vm *vm, u32 chip, u32 pin);
 
 /* ---- ioeventfd.c ------------------------------------------------------------------------------ */
 int sk_ioeventfd(struct sk_vm *vm, const struct kvm_ioeventfd *args);
@@ -149,6 +156,7 @@ struct sk_pic {
 	struct kvm_pic_state chip[2];
 	unsigned long lines[16]; /* sources that hold each line up */
 	bool output;
+	unsigned long ended; /* lines whose interrupts have ended since the lock was taken */
 };
 
 struct sk_ioapic {
@@ -165,6 +173,7 @@ struct sk_pit {
 	bool armed;
 	s64 period; /* ns; 0: one shot */
 	u32 pending; /* ticks that found the last one not yet taken */
+	bool discard; /* ... are not given later */
 	bool speaker; /* port 0x61 is ours */
 };
 
@@ -190,6 +199,7 @@ void sk_pit_destroy(struct sk_vm *vm);
 bool sk_pit_io(struct sk_vm *vm, u16 port, bool in, u8 *data);
 void sk_pit_get(struct sk_pit *pit, struct kvm_pit_state2 *state);
 int sk_pit_set(struct sk_pit *pit, const struct kvm_pit_state2 *state);
+void sk_pit_set_reinject(struct sk_pit *pit, bool on);
 /* The guest took IRQ 0 from the PIC. */
 void sk_pit_taken(struct sk_vm *vm);
 
@@ -247,6 +257,7 @@ struct sk_vm {
 	struct mutex routes_lock;
 	spinlock_t irqfd_lock;
 	struct list_head irqfds;
+	struct list_head resamplers; /* under irqfd_lock, read under RCU */
 
 	struct mutex ioeventfd_lock;
 	struct list_head ioeventfds;
@@ -311,6 +322,7 @@ struct sk_vcpu {
 	bool completion; /* Socle holds an instruction to finish at the next RUN */
 	bool finish_now; /* finish that instruction before userspace sees the exit */
 	bool exited;	 /* the last RUN ended with an exit: the vCPU is stopped */
+	bool unhandled;	 /* userspace sees the end of an interrupt before that exit */
 	bool has_run;
 	struct sk_dirty_ring dirty_ring;
 	bool triple_fault; /* the next RUN ends with it */
@@ -340,6 +352,10 @@ long sk_vcpu_create(struct sk_vm *vm, u32 id);
 void sk_vcpu_free(struct sk_vcpu *vcpu);
 /* Handles the exit in vcpu->page: 1 resume the guest, 0 return to userspace, < 0 error. */
 int sk_exit_handle(struct sk_vcpu *vcpu);
+
+/* ---- task.c ----------------------------------------------------------------------------------- */
+/* The switch that the exit in vcpu->page asks for: 0 resume the guest, 1 it has shut down, < 0 error */
+int sk_task_switch(struct sk_vcpu *vcpu);
 
 /* ---- state.c ---------------------------------------------------------------------------------- */
 /* One section of the vCPU's state, to or from vcpu->buffer */

@@ -83,16 +83,16 @@ static int read_vcpu(const struct sk_vcpu *vcpu, void *page, u64 *numbers)
 
 static int read_vm(const struct sk_vm *vm, void *page, u64 *numbers)
 {
-	const struct socle_domain_list *list = page;
-	long r = hc2(SOCLE_HC_DOMAIN_LIST, vm->domain, virt_to_phys(page));
+	const struct socle_domain_info *info = page;
+	long r = hc2(SOCLE_HC_DOMAIN_NEXT, vm->domain, virt_to_phys(page));
 
 	if (r < 0)
 		return r;
-	if (!list->count || list->domain[0].id != vm->domain)
+	if (info->id != vm->domain)
 		return -EIO;
-	numbers[VM_MAPPED_PAGES] = list->domain[0].mapped_pages;
-	numbers[VM_HYPERVISOR_PAGES] = list->domain[0].pool_pages;
-	numbers[VM_CPU_TIME] = list->domain[0].cpu_ns;
+	numbers[VM_MAPPED_PAGES] = info->mapped_pages;
+	numbers[VM_HYPERVISOR_PAGES] = info->pool_pages;
+	numbers[VM_CPU_TIME] = info->cpu_ns;
 	return 0;
 }
 

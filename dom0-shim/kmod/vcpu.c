@@ -137,21 +137,32 @@ static int take_eoi(struct sk_vcpu *vcpu)
 	return -1;
 }
 
-/* 1: nothing for userspace after all */
-static int leave(struct sk_vcpu *vcpu)
+/* 1: nothing for userspace */
+static int eoi_to_user(struct sk_vcpu *vcpu)
 {
-	int vector, r = finish_exit(vcpu);
+	int vector = eoi_waits(vcpu) ? take_eoi(vcpu) : -1;
 
-	if (r <= 0)
-		return r;
-	if (signal_pending(current))
-		return interrupted(vcpu);
-	vector = take_eoi(vcpu);
 	if (vector < 0)
 		return 1;
 	vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
 	vcpu->run->eoi.vector = vector;
 	return 0;
+}
+
+static int leave(struct sk_vcpu *vcpu)
+{
+	int r = finish_exit(vcpu);
+
+	if (r <= 0)
+		return r;
+	return signal_pending(current) ? interrupted(vcpu) : eoi_to_user(vcpu);
+}
+
+/* The ends of interrupts from before the exit come first. */
+static int handle_exit(struct sk_vcpu *vcpu)
+{
+	vcpu->unhandled = !eoi_to_user(vcpu);
+	return vcpu->unhandled ? 0 : sk_exit_handle(vcpu);
 }
 
 static int ring_full(struct sk_vcpu *vcpu)
@@ -194,7 +205,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 		kept = r == SOCLE_RAN_INTERRUPTED;
 		switch (r) {
 		case SOCLE_RAN_EXIT:
-			r = sk_exit_handle(vcpu);
+			r = handle_exit(vcpu);
 			if (r <= 0)
 				return r;
 			break;
@@ -291,7 +302,9 @@ static int run_guest(struct sk_vcpu *vcpu)
 	}
 	if (unlikely(vcpu->triple_fault) && !leave)
 		return shut_down(vcpu);
-	r = leave ? finish_exit(vcpu) : 1;
+	r = vcpu->unhandled ? handle_exit(vcpu) : 1;
+	if (r > 0 && leave)
+		r = finish_exit(vcpu);
 	if (r > 0) /* immediate_exit leaves the last exit's reason as it is */
 		r = leave ? -EINTR : run_loop(vcpu);
 	if (!r && vcpu->finish_now)

@@ -251,6 +251,19 @@ static long ioctl_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state2 
 	return sk_pit_set(pit, &state);
 }
 
+static long ioctl_reinject(struct sk_vm *vm, const struct kvm_reinject_control __user *user)
+{
+	struct sk_pit *pit = READ_ONCE(vm->pit);
+	struct kvm_reinject_control control;
+
+	if (copy_from_user(&control, user, sizeof(control)))
+		return -EFAULT;
+	if (!pit)
+		return -ENXIO;
+	sk_pit_set_reinject(pit, control.pit_reinject);
+	return 0;
+}
+
 /* ---- clock, CPU numbers, capabilities --------------------------------------------------------- */
 
 #define CLOCK_FLAGS (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
@@ -506,6 +519,8 @@ static long irq_ioctl(struct sk_vm *vm, unsigned int cmd, void __user *argp)
 	case KVM_GET_PIT2:
 	case KVM_SET_PIT2:
 		return ioctl_pit(vm, cmd, argp);
+	case KVM_REINJECT_CONTROL:
+		return ioctl_reinject(vm, argp);
 	case KVM_SET_GSI_ROUTING:
 		return sk_irq_set_routing(vm, argp);
 	case KVM_SIGNAL_MSI:

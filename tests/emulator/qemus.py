@@ -4,10 +4,11 @@ import json
 import re
 import socket
 import struct
+import subprocess
 import time
 
-from machine import SCALE, MachineError
-from test_guest import dom0, sh
+from machine import SCALE, Machine, MachineError
+from test_guest import assert_alone, assert_calm, dom0, info, sh
 
 FIRST_PORT = 7000  # in dom0
 
@@ -21,10 +22,27 @@ def free_ports(count):
     return ports
 
 
+def qcow2(directory, name, mib, *arguments):
+    """A new image; arguments: of qemu-img create."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *arguments, path, f"{mib}M"], check=True)
+    return path
+
+
 def connect(port, timeout=30):
     connection = socket.create_connection(("127.0.0.1", port), timeout * SCALE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+def receive(connection, count):
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        assert piece, "the connection ended"
+        data += piece
+    return data
 
 
 class Dom0:
@@ -65,19 +83,53 @@ class Dom0:
                          f" -fw_cfg name=opt/guest.run,file={script}", *arguments, **options)
 
 
-class Qemu:
-    """One QEMU in dom0, with a monitor; vnc=True: with a display too."""
+def booted_dom0(directory, boot="kernel", **arguments):
+    """A fixture's generator: one dom0 for all tests of a module."""
+    machines = []
 
-    def __init__(self, host, *arguments, machine="q35", vnc=False):
+    def start(**more):
+        machines.append(Machine(directory=directory, boot=boot, **more))
+        return machines[0].start()
+
+    try:
+        yield Dom0(start, **arguments)
+    finally:
+        for m in machines:
+            m.close()
+
+
+def clean_after(request, host):
+    """The same for one test, after which nothing of its QEMUs may be left."""
+    request.node.machines = [host.m]
+    socle = host.m.boot != "linux"
+    before = info(host.m) if socle else None
+    yield host
+    host.quit_all()
+    if socle:
+        assert_alone(host.m, before)
+        assert_calm(host.m)
+
+
+class Qemu:
+    """One QEMU in dom0, with a monitor; vnc=True: with a display, serial=True: with a console to type on."""
+
+    def __init__(self, host, *arguments, machine="q35", vnc=False, serial=False):
         self.host, self.m = host, host.m
         host.count += 1
         self.name = f"q{host.count}"
+        self.console_log = f"/run/guests/{self.name}/console.log"
+        self.seen = 0  # how much of the console wait_new() has passed
         self.port = host.take_port()
         self.vnc_port = host.take_port() if vnc else None
+        console = f"-serial file:{self.console_log}"
+        if serial:
+            self.pipe = f"/run/{self.name}.serial"
+            host.sh(f"mkdir -p $G/{self.name}; mkfifo {self.pipe}.in {self.pipe}.out;"
+                    f"(cat {self.pipe}.out >{self.console_log} &)")
+            console = f"-chardev pipe,id=com1,path={self.pipe} -serial chardev:com1"
         display = f"-vnc 0.0.0.0:{self.vnc_port - 5900}" if vnc else "-display none"
-        self.console_log = f"/run/guests/{self.name}/console.log"
         self.arguments = (f"qemu-system-x86_64 -machine {machine},accel=kvm -cpu host -nodefaults {display}"
-                          f" -daemonize -pidfile $G/{self.name}/pid -serial file:{self.console_log}"
+                          f" -daemonize -pidfile $G/{self.name}/pid {console}"
                           f" -qmp tcp:0.0.0.0:{self.port},server=on,wait=off " + " ".join(arguments))
         host.sh(f"mkdir -p $G/{self.name}; {self.arguments} 2>$G/{self.name}/qemu.log")
         host.running.append(self)
@@ -95,6 +147,23 @@ class Qemu:
     def wait(self, pattern, seconds=60):
         """Waits until the console has a line that grep finds."""
         self.host.sh(f"until_ok {int(seconds * self.m.scale)} says {self.name} '{pattern}'", seconds + 60)
+
+    def type(self, text):
+        """Text for the guest's COM1, where serial=True."""
+        octal = "".join(f"\\{ord(c):03o}" for c in text)
+        self.host.sh(f"printf '{octal}' >{self.pipe}.in")
+
+    def wait_new(self, pattern, seconds=60):
+        """The groups of what the console shows after what the last call has seen."""
+        limit = time.monotonic() + seconds * self.m.scale
+        while True:
+            text = self.console()
+            match = re.compile(pattern).search(text, self.seen)
+            if match:
+                self.seen = match.end()
+                return match.groups()
+            assert time.monotonic() < limit, f"no {pattern!r} in {text}"
+            time.sleep(0.2)
 
     def status(self):
         return self.qmp("query-status")["status"]
@@ -193,12 +262,7 @@ class Vnc:
         self.picture = bytearray(self.width * self.height * 4)
 
     def _read(self, count):
-        data = b""
-        while len(data) < count:
-            piece = self.socket.recv(count - len(data))
-            assert piece, "VNC: the connection ended"
-            data += piece
-        return data
+        return receive(self.socket, count)
 
     def ask(self, incremental):
         self.socket.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
@@ -226,6 +290,9 @@ class Vnc:
             at = ((y + row) * self.width + x) * 4
             self.picture[at:at + width * 4] = data[row * width * 4:(row + 1) * width * 4]
         return width * height
+
+    def pixel(self, x, y):
+        return int.from_bytes(self.picture[(y * self.width + x) * 4:][:3], "little")
 
     def pixels(self):
         """The picture's bytes as PPM has them: red, green, blue."""

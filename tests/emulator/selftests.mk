@@ -35,6 +35,11 @@ $(SELFTESTS)/unpacked: tests/emulator/selftests.mk
 	    $(SELFTESTS_KVM)/x86_64/debug_regs.c
 	@touch $@
 
+# Our own, which use their library
+$(SELFTESTS)/obj/api/%.o: tests/emulator/api/%.c $(SELFTESTS)/unpacked
+	@mkdir -p $(@D)
+	@gcc $(SELFTESTS_FLAGS) -Wall -Wextra -Wno-pointer-arith -Wno-sign-compare -Wno-unused-parameter -c -o $@ $<
+
 $(SELFTESTS)/obj/%.o: $(SELFTESTS)/unpacked
 	@mkdir -p $(@D)
 	@gcc $(SELFTESTS_FLAGS) $(if $(filter lib/string_override%,$*),-ffreestanding) -I$(SELFTESTS_KVM)/$(dir $*) -c \

@@ -44,7 +44,7 @@ static const u8 kinds[][5] = {
     {ANY},                            /* DOMAIN_CREATE */
     {DOMAIN},                         /* DOMAIN_DESTROY */
     {DOMAIN, SMALL, SMALL},           /* DOMAIN_SET */
-    {SMALL, GPA},                     /* DOMAIN_LIST */
+    {SMALL, GPA},                     /* DOMAIN_NEXT */
     {DOMAIN, GFN, MFN, COUNT, SMALL}, /* MAP */
     {DOMAIN, GFN, COUNT},             /* UNMAP */
     {DOMAIN, GFN, COUNT},             /* PROTECT */

@@ -71,13 +71,13 @@ static void check_timer(struct vlapic *l, u64 now)
     CHECK((lvt & 0x60000) != 0x60000);
     CHECK(tsc || !l->tsc_deadline);
     if (tsc && !l->tsc_deadline)
-        CHECK(vlapic_timer_deadline(l) == VLAPIC_NEVER);
-    if (!tsc && vlapic_timer_deadline(l) != VLAPIC_NEVER)
+        CHECK(l->timer_deadline == VLAPIC_NEVER);
+    if (!tsc && l->timer_deadline != VLAPIC_NEVER)
         CHECK(l->timer_period * 1000 >= VLAPIC_MIN_PERIOD_NS * 2999ull);
     CHECK(vlapic_mode(l) != VLAPIC_XAPIC ||
           vlapic_mmio_read(l, VLAPIC_REG_TMCCT * 16, now) <= l->reg[VLAPIC_REG_TMICT].value);
     if (vlapic_timer_fire(l, now))
-        CHECK(vlapic_timer_deadline(l) > now);
+        CHECK(l->timer_deadline > now);
 }
 
 static void check_round_trip(struct vlapic *l, u64 now)

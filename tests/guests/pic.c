@@ -31,6 +31,18 @@ static void count_ticks(const char *how, bool halted)
     print("pic: %s: %u ticks of 1 ms in %lu ms\n", how, TICKS, ms);
 }
 
+/* With interrupts off, so that one waits most of the time */
+static void write_cr8_while_one_waits(void)
+{
+    u64 start = rdtsc();
+
+    while (rdtsc() - start < 20 * tsc_per_ms()) {
+        WRITE_CR(8, 0xf);
+        WRITE_CR(8, 0);
+    }
+    count_ticks("after CR8", false);
+}
+
 void guest_main(void)
 {
     handlers[0x20] = on_tick;
@@ -41,6 +53,7 @@ void guest_main(void)
     pit_periodic(PIT_HZ / 1000);
     count_ticks("halted", true);
     count_ticks("busy", false);
+    write_cr8_while_one_waits();
 
     outb(0x21, 0xff);
     take_interrupts();

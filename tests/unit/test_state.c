@@ -364,7 +364,17 @@ static void test_events(void **state)
             EVENTS(.interrupt_injected = 1, .interrupt_nr = (u8)i, .interrupt_soft = 1), 0);
     }
     assert_int_equal(EVENTS(.nmi_injected = 1, .nmi_masked = 1, .nmi_pending = 1, .shadow = 1), 0);
+    ((struct socle_vcpu_events *)buf)->nmi_pending = 2;
+    for (u32 i = 0; i < 2; i++) {
+        v->nmi_pending = v->extint_ready = i;
+        assert_int_equal(
+            state_access(v, SOCLE_STATE_EVENTS, buf, sizeof(struct socle_vcpu_events), true), 0);
+        assert_int_equal(v->nmi_pending, i);
+        assert_int_equal(v->extint_ready, i);
+    }
+    v->extint_ready = false;
     assert_int_equal(EVENTS(.sipi_vector = 0x9f), 0);
+    assert_false(v->nmi_pending);
     assert_int_equal(EVENTS(.nmi_injected = 1, .exception_pending = 1, .exception_nr = 13),
                      -E_INVAL);
     assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1, .interrupt_soft = 1),

@@ -183,6 +183,7 @@ static void test_interrupt_window(void **state)
     steps[0].hook = enable_interrupts;
     play();
     assert_true(window(&steps[0]));
+    assert_true(steps[0].intercept_cr_write & BIT(8));
     assert_int_equal(steps[0].event_inj, 0);
     assert_false(window(&steps[1]));
     assert_int_equal(virtual(&steps[1]), 0x41);

@@ -95,8 +95,6 @@ FAKE_EXIT(exit_cpuid, UNUSED struct vcpu *v, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *v, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *v, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *v)
-FAKE_EXIT(exit_task_switch, UNUSED struct vcpu *v, UNUSED u16 selector,
-          UNUSED enum task_source source)
 
 static int start(void **state)
 {

@@ -49,8 +49,6 @@ FAKE_EXIT(exit_xsetbv, UNUSED struct vcpu *v, UNUSED u8 cpl, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *v, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *v, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *v)
-FAKE_EXIT(exit_task_switch, UNUSED struct vcpu *v, UNUSED u16 selector,
-          UNUSED enum task_source source)
 
 /* A machine whose processors are as the firmware left them. */
 static int start(void **state)
