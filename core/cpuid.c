@@ -259,13 +259,11 @@ static struct cpuid_regs leaf_of(const struct vcpu *v, u32 leaf, u32 subleaf)
 
 bool cpuid_offers_call(const struct vcpu *v, u64 nr)
 {
-    static const u8 features[] = {[5] = 7, [10] = 11, [11] = 13}; /* UNHALT, IPI, YIELD */
-
+    static const u8 features[KVM_CALLS] = {[5] = 7, [10] = 11, [11] = 13}; /* UNHALT, IPI, YIELD */
     u32 base =
         leaf_of(v, 0x40000000, 0).ebx == SIG_KVMK ? 0x40000000 : 0x40000100; /* behind Hyper-V's */
 
-    return nr < ARRAY_SIZE(features) && features[nr] &&
-           (leaf_of(v, base + 1, 0).eax >> features[nr] & 1);
+    return nr < KVM_CALLS && features[nr] && (leaf_of(v, base + 1, 0).eax >> features[nr] & 1);
 }
 
 static void set_bits(u32 *reg, u32 bits, bool on)

@@ -47,7 +47,7 @@ s64 exit_kvm_call(struct vcpu *v, bool long_mode)
     const struct apic_msg kick = {.dest = (u32)v->gpr[RCX], .mode = APIC_REMOTE};
     u64 nr = long_mode ? v->gpr[RAX] : (u32)v->gpr[RAX];
 
-    if (nr > HC_SCHED_YIELD || !cpuid_offers_call(v, nr))
+    if (!cpuid_offers_call(v, nr))
         return -KVM_ENOSYS;
     switch (nr) {
     case HC_KICK_CPU:

@@ -22,7 +22,8 @@ enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in);
 #define KVM_EINVAL 22
 #define KVM_EPERM  1
 
-/* A hypercall of KVM's from the guest's kernel: the result. */
+/* A hypercall of KVM's, by a number below that, from the guest's kernel: the result. */
+#define KVM_CALLS 12
 s64 exit_kvm_call(struct vcpu *v, bool long_mode);
 
 /* VMMCALL, VMCALL. */

@@ -388,7 +388,7 @@ enum vcpu_action hypercall(struct vcpu *d, s64 *result)
 enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
 {
     enum vcpu_action action = VCPU_RESUME;
-    s64 result;
+    s64 result = -KVM_ENOSYS;
 
     v->count[SOCLE_STAT_HYPERCALL]++;
     if (cpl != 0)
@@ -396,7 +396,7 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&
              (u32)v->gpr[RAX] >= SOCLE_HC_BASE)
         action = hypercall(v, &result);
-    else
+    else if ((u32)v->gpr[RAX] < KVM_CALLS)
         result = exit_kvm_call(v, long_mode);
     if (action != VCPU_RESUME)
         return action;

@@ -9,7 +9,6 @@
 #include "socle_kvm.h"
 
 #include <linux/math64.h>
-#include <linux/sched.h>
 #include <asm/kvm_para.h>
 
 int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
@@ -32,6 +31,7 @@ int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 	if (value & KVM_STEAL_RESERVED_MASK)
 		return -EINVAL;
 	vcpu->steal.msr = value;
+	vcpu->steal.run_delay = ~0ull; /* the first update only looks */
 	vcpu->steal.thread = NULL;
 	return 0;
 }
@@ -61,14 +61,11 @@ static void publish(struct sk_vcpu *vcpu, u64 stolen)
 	sk_memory_access(vcpu, version_at, &time.version, sizeof(time.version), true);
 }
 
-void sk_pv_steal(struct sk_vcpu *vcpu, bool kept)
+void sk_pv_steal_update(struct sk_vcpu *vcpu, bool kept)
 {
 	u64 run_delay = current->sched_info.run_delay, waited = READ_ONCE(vcpu->page->waited);
 	u64 stolen = 0;
 
-	if (likely(run_delay == vcpu->steal.run_delay && waited == vcpu->steal.waited &&
-		   current == vcpu->steal.thread))
-		return;
 	if (current == vcpu->steal.thread)
 		stolen = ticks_to_ns(waited - vcpu->steal.waited) +
 			 (kept ? 0 : run_delay - vcpu->steal.run_delay);
@@ -87,9 +84,9 @@ static void mark(struct sk_vcpu *vcpu, u8 preempted)
 			 sizeof(preempted), true);
 }
 
-void sk_pv_give_way(struct sk_vcpu *vcpu)
+void sk_pv_reschedule(struct sk_vcpu *vcpu)
 {
-	bool stopped = need_resched() && vcpu->exited && vcpu->steal.msr & KVM_MSR_ENABLED;
+	bool stopped = vcpu->exited && vcpu->steal.msr & KVM_MSR_ENABLED;
 
 	if (stopped)
 		mark(vcpu, KVM_VCPU_PREEMPTED);

@@ -18,6 +18,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/uaccess.h>
@@ -434,9 +435,24 @@ long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
 /* ---- pv.c: the paravirtual features that Socle has no part in -------------------------------------- */
 int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host);
 int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host);
+void sk_pv_steal_update(struct sk_vcpu *vcpu, bool kept);
+void sk_pv_reschedule(struct sk_vcpu *vcpu);
+
 /* Before each entry. kept: the thread has waited, but the vCPU was Socle's meanwhile. */
-void sk_pv_steal(struct sk_vcpu *vcpu, bool kept);
-void sk_pv_give_way(struct sk_vcpu *vcpu);
+static inline void sk_pv_steal(struct sk_vcpu *vcpu, bool kept)
+{
+	if (vcpu->steal.msr && (current->sched_info.run_delay != vcpu->steal.run_delay ||
+				READ_ONCE(vcpu->page->waited) != vcpu->steal.waited))
+		sk_pv_steal_update(vcpu, kept);
+}
+
+static inline void sk_pv_give_way(struct sk_vcpu *vcpu)
+{
+	if (vcpu->steal.msr && unlikely(need_resched()))
+		sk_pv_reschedule(vcpu);
+	else
+		cond_resched();
+}
 
 /* ---- control.c: /dev/socle -------------------------------------------------------------------- */
 int sk_control_init(void);
