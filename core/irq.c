@@ -112,11 +112,28 @@ static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
         v->sipi_vector = msg->vector;
         __atomic_store_n(&v->sipi_pending, true, __ATOMIC_RELEASE);
         break;
+    case APIC_REMOTE:
+        __atomic_store_n(&v->kicked, true, __ATOMIC_RELEASE);
+        break;
     default:
         return false;
     }
     vcpu_notify(v);
     return true;
+}
+
+s64 irq_deliver_set(struct domain *d, const u64 bits[2], u32 first, const struct apic_msg *msg)
+{
+    u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
+    s64 taken = 0;
+
+    for (u32 i = 0; i < n; i++) {
+        u32 at = d->vcpus[i]->apic_id - first;
+
+        if (at < 128 && (bits[at / 64] >> at % 64 & 1))
+            taken += deliver_to(d->vcpus[i], msg);
+    }
+    return taken;
 }
 
 /* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need. */

@@ -41,6 +41,7 @@ struct fake {
     enum vcpu_action completion; /* what emulate_complete() says */
     bool shadow;
     u32 shared; /* pages that are mapped */
+    u32 kvm_calls; /* a bit for each that CPUID offers */
 };
 extern struct fake fake;
 extern u8 *fake_ram;
