@@ -189,7 +189,7 @@ TESTS ?=
 BUILD_PACKAGES := gcc libc6-dev make nasm binutils mawk cpio zstd kmod e2fsprogs fdisk grub-common grub-pc-bin xorriso \
     mtools busybox-static qemu-system-x86 qemu-system-data seabios ipxe-qemu python3 dpkg
 BOCHS_PACKAGES := bochs bochsbios vgabios
-TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest $(BOCHS_PACKAGES)
+TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest ovmf qemu-utils $(BOCHS_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Asks apt only where a package is missing.
