@@ -59,7 +59,7 @@ enum apic_delivery {
     APIC_FIXED,
     APIC_LOWEST,
     APIC_SMI,
-    APIC_RESERVED,
+    APIC_REMOTE, /* reserved: KVM_HC_KICK_CPU's */
     APIC_NMI,
     APIC_INIT,
     APIC_SIPI,
@@ -80,7 +80,7 @@ struct apic_msg {
 /* What a register write asks of the caller. */
 #define VLAPIC_IPI   0x01u /* route icr: apic_msg_from_icr(icr, true, ...) */
 #define VLAPIC_EOI   0x02u /* eoi_vector, level-triggered, has ended: tell the IOAPIC */
-#define VLAPIC_TIMER 0x04u /* vlapic_timer_deadline() may be another */
+#define VLAPIC_TIMER 0x04u /* timer_deadline may be another */
 #define VLAPIC_DEST  0x08u /* LDR, DFR or mode: what vlapic_match() finds may be another */
 #define VLAPIC_MODE  0x10u /* vlapic_mode() changed */
 

@@ -24,9 +24,6 @@ while :; do
     usleep 200000
 done
 """
-# Runs on each of the guest's processors, and uses its disk.
-USE = "cat /proc/interrupts; poweroff -f"
-
 
 @pytest.fixture(scope="module")
 def booted():
@@ -38,7 +35,7 @@ def booted():
         machines.append(Machine(directory=directory, **arguments))
         return machines[0].start()
 
-    yield Dom0(start, files={"test/watch": WATCH})
+    yield Dom0(start, files={"test/many.elf": BUILD / "tests/guests/many.elf", "test/watch": WATCH, "test/use": b"cat /proc/interrupts\n"})
     machines[0].close()
 
 
@@ -124,8 +121,20 @@ def test_hotplug_with_all_controllers(host):
 
 
 def test_microvm(host):
-    """It has no PIC and no PIT; its disk is on a PCI bus."""
-    host.sh("echo 'cat /proc/interrupts; dd if=/dev/vda of=/dev/null bs=64k count=16 2>/dev/null && echo READ' >/test/use")
-    qemu = host.linux("sh /test/use", "-drive file=/guest/disk.img,if=none,id=disk,format=raw,snapshot=on",
-                      "-device virtio-blk-pci,drive=disk", machine="microvm,pcie=on,rtc=on")
+    """It has no PIC and no PIT; its disk's interrupts are level-triggered."""
+    qemu = host.linux("/test/use", "-drive file=/guest/disk.img,if=none,id=disk,format=raw,snapshot=on",
+                      "-device virtio-blk-pci,drive=disk", machine="microvm,pcie=on,rtc=on",
+                      append="root=/dev/vda1 pci=nomsi")
     qemu.wait("guest.run: exit 0", 180)
+    console = qemu.console()
+    assert "root file system on /dev/vda1" in console
+    assert re.search(r"^ *\d+: +[1-9]\d* +IO-APIC +\d+-fasteoi +virtio0$", console, re.M), console
+
+
+def test_64_processors(host):
+    """Each is started by INIT and SIPI and reached by every kind of message (tests/guests/many.c)."""
+    qemu = host.flat("many", "-smp 64 -append 64", memory=64)
+    qemu.wait("^guest many: ", 120)
+    console = qemu.console()
+    print(console)
+    assert "guest many: ok" in console

@@ -171,8 +171,12 @@ static void all_kinds(const char *mode)
 
 void guest_main(void)
 {
-    for (const char *c = command_line(); *c >= '0' && *c <= '9'; c++) {
-        count = count * 10 + (u32)(*c - '0');
+    const char *text = command_line();
+
+    while (*text && *text++ != ' ') { /* the file's name */
+    }
+    for (; *text >= '0' && *text <= '9'; text++) {
+        count = count * 10 + (u32)(*text - '0');
     }
     CHECK(count > 1 && count <= MANY, "-append NUMBER");
     handlers[2] = on_nmi;
