@@ -265,7 +265,8 @@ struct socle_vcpu_page {
     };
     s32 extint_vector; /* in; Socle writes -1 when it has taken it */
     u32 irq_window;    /* in: exit when an interrupt of dom0's can be taken */
-    u64 reserved1[11];
+    u64 waited;        /* TSC ticks that it has waited for a processor, when it last got one */
+    u64 reserved1[10];
     u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event
                  * port is raised too; the receiver takes the words with atomic exchanges */
     u8 reserved2[768];

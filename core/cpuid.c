@@ -6,8 +6,9 @@
 #include "core/lib.h"
 #include "core/vendor.h"
 
-#define ALL 0xffffffffu
-#define ANY 0xffffffffu /* every subleaf */
+#define ALL      0xffffffffu
+#define SIG_KVMK 0x4b4d564bu
+#define ANY      0xffffffffu /* every subleaf */
 
 #define F1_ECX_X2APIC   BIT(21)
 #define F1_ECX_DEADLINE BIT(24)
@@ -134,7 +135,7 @@ static struct cpuid_regs hypervisor_leaf(u32 leaf)
 {
     switch (leaf) {
     case 0x40000000:
-        return (struct cpuid_regs){0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d};
+        return (struct cpuid_regs){0x40000001, SIG_KVMK, 0x564b4d56, 0x4d};
     case 0x40000001: /* CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE */
         return (struct cpuid_regs){.eax = BIT(0) | BIT(1) | BIT(3) | BIT(24)};
     case SOCLE_CPUID_BASE:
@@ -254,6 +255,15 @@ static struct cpuid_regs leaf_of(const struct vcpu *v, u32 leaf, u32 subleaf)
     if (likely(e != NULL))
         return (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
     return missing_leaf(v, leaf, subleaf);
+}
+
+bool cpuid_offers_call(const struct vcpu *v, u64 nr)
+{
+    static const u8 features[KVM_CALLS] = {[5] = 7, [10] = 11, [11] = 13}; /* UNHALT, IPI, YIELD */
+    u32 base =
+        leaf_of(v, 0x40000000, 0).ebx == SIG_KVMK ? 0x40000000 : 0x40000100; /* behind Hyper-V's */
+
+    return nr < KVM_CALLS && features[nr] && (leaf_of(v, base + 1, 0).eax >> features[nr] & 1);
 }
 
 static void set_bits(u32 *reg, u32 bits, bool on)

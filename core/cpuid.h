@@ -33,6 +33,9 @@ void cpuid_init(void);
  * many. */
 int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n);
 
+/* v's CPUID offers KVM's hypercall of this number. */
+bool cpuid_offers_call(const struct vcpu *v, u64 nr);
+
 /* The bits of CR4 and EFER (LMA with LME) that v's CPUID and this processor allow. */
 u64 cpuid_cr4_mask(const struct vcpu *v);
 u64 cpuid_efer_mask(const struct vcpu *v);

@@ -17,6 +17,15 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4);
 /* IN and OUT of `size` bytes; next_rip is set. */
 enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in);
 
+/* What KVM answers to a hypercall that it does not know, with bad arguments, or from user mode. */
+#define KVM_ENOSYS 1000
+#define KVM_EINVAL 22
+#define KVM_EPERM  1
+
+/* A hypercall of KVM's, by a number below that, from the guest's kernel: the result. */
+#define KVM_CALLS 12
+s64 exit_kvm_call(struct vcpu *v, bool long_mode);
+
 /* VMMCALL, VMCALL. */
 enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode);
 

@@ -14,10 +14,6 @@
 #include "core/vendor.h"
 #include "drivers/tsc.h"
 
-/* What KVM answers to a hypercall that it does not know, and to one from user mode. */
-#define KVM_ENOSYS 1000
-#define KVM_EPERM  1
-
 struct args {
     u64 a, b, c, d, e;
 };
@@ -400,6 +396,8 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&
              (u32)v->gpr[RAX] >= SOCLE_HC_BASE)
         action = hypercall(v, &result);
+    else if ((u32)v->gpr[RAX] < KVM_CALLS)
+        result = exit_kvm_call(v, long_mode);
     if (action != VCPU_RESUME)
         return action;
     v->gpr[RAX] = long_mode ? (u64)result : (u32)result;

@@ -242,7 +242,7 @@ bool vcpu_has_event(struct vcpu *v)
         return true;
     if (v->activity == ACTIVITY_WAIT_SIPI || v->activity == ACTIVITY_WAIT_INIT)
         return v->init_pending || v->sipi_pending;
-    if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked))
+    if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked) || v->kicked)
         return true;
     if (!(v->rflags & RFLAGS_IF) || v->irq_blocked)
         return false;
@@ -371,8 +371,10 @@ static enum vcpu_action take_events(struct vcpu *v)
         take_init(v);
     if (v->sipi_pending)
         take_sipi(v);
-    if (v->activity == ACTIVITY_HALTED && vcpu_has_event(v))
+    if (v->activity == ACTIVITY_HALTED && vcpu_has_event(v)) {
         v->activity = ACTIVITY_RUN;
+        v->kicked = false;
+    }
     if (v->activity != ACTIVITY_RUN)
         return VCPU_BLOCK;
     if (v->event.valid && v->event.type == EVENT_INT3) {
@@ -635,6 +637,8 @@ static void load_common(struct vcpu *v)
     if (host_has_tsc_aux)
         wrmsr(MSR_TSC_AUX, v->tsc_aux);
     v->count[SOCLE_STAT_SWITCH]++;
+    if (v->page)
+        v->page->waited = v->se.wait_tsc;
 }
 
 static void save_common(struct vcpu *v)

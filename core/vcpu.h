@@ -122,6 +122,7 @@ struct vcpu {
     bool nmi_pending;
     bool init_pending;
     bool sipi_pending;
+    bool kicked; /* KVM_HC_KICK_CPU: the next HLT ends at once */
     bool nmi_masked;
     u8 sipi_vector;
     u8 extint_vector; /* got from dom0, if extint_ready */

@@ -705,7 +705,7 @@ bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
 
 static int msg_check(const struct apic_msg *msg)
 {
-    if (msg->mode == APIC_RESERVED)
+    if (msg->mode == APIC_REMOTE)
         return -E_INVAL;
     return msg->mode <= APIC_LOWEST && msg->vector < 16 ? -E_RANGE : 0;
 }

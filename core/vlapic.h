@@ -59,7 +59,7 @@ enum apic_delivery {
     APIC_FIXED,
     APIC_LOWEST,
     APIC_SMI,
-    APIC_RESERVED,
+    APIC_REMOTE, /* reserved: KVM_HC_KICK_CPU's */
     APIC_NMI,
     APIC_INIT,
     APIC_SIPI,

@@ -88,7 +88,9 @@ static void clear(struct kvm_cpuid_entry2 *e)
 
 #define KVM_FEATURES                                                                               \
 	(B(KVM_FEATURE_CLOCKSOURCE) | B(KVM_FEATURE_NOP_IO_DELAY) |                                \
-	 B(KVM_FEATURE_CLOCKSOURCE2) | B(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
+	 B(KVM_FEATURE_CLOCKSOURCE2) | B(KVM_FEATURE_STEAL_TIME) | B(KVM_FEATURE_PV_UNHALT) |      \
+	 B(KVM_FEATURE_PV_SEND_IPI) | B(KVM_FEATURE_POLL_CONTROL) |                                \
+	 B(KVM_FEATURE_PV_SCHED_YIELD) | B(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
 
 static void add_features(struct list *list)
 {

@@ -26,7 +26,7 @@ static const u32 saved_msrs[] = {
 	MSR_IA32_TSC, MSR_IA32_CR_PAT, MSR_IA32_TSC_ADJUST, MSR_IA32_TSC_DEADLINE,
 	MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
 	MSR_IA32_MISC_ENABLE, MSR_IA32_MCG_STATUS, MSR_IA32_MCG_CTL, MSR_IA32_UCODE_REV, MSR_K7_HWCR,
-	MSR_PLATFORM_INFO, MSR_IA32_POWER_CTL,
+	MSR_PLATFORM_INFO, MSR_IA32_POWER_CTL, MSR_KVM_STEAL_TIME, MSR_KVM_POLL_CONTROL,
 };
 
 /* KVM_GET_MSR_FEATURE_INDEX_LIST */
@@ -237,6 +237,9 @@ static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 	case MSR_KVM_WALL_CLOCK_NEW:
 		*value = vcpu->vm->wall_clock;
 		return 0;
+	case MSR_KVM_STEAL_TIME:
+	case MSR_KVM_POLL_CONTROL:
+		return sk_pv_get(vcpu, index, value, host);
 	case MSR_IA32_POWER_CTL:
 		*value = vcpu->power_ctl;
 		return 0;
@@ -276,6 +279,9 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 	case MSR_KVM_WALL_CLOCK_NEW:
 		sk_vm_set_wall_clock(vcpu, value);
 		return 0;
+	case MSR_KVM_STEAL_TIME:
+	case MSR_KVM_POLL_CONTROL:
+		return sk_pv_set(vcpu, index, value, host);
 	case MSR_IA32_POWER_CTL:
 		vcpu->power_ctl = value;
 		return 0;
@@ -332,6 +338,7 @@ int sk_msr_guest_write(struct sk_vcpu *vcpu, u32 index, u64 value)
 void sk_msr_init(struct sk_vcpu *vcpu)
 {
 	vcpu->mce.cap = SK_MCE_BANKS;
+	vcpu->poll_control = 1;
 	vcpu->misc_enable = MISC_ENABLE_INIT;
 	vcpu->ucode_rev = boot_cpu_data.x86_vendor == X86_VENDOR_INTEL ? 0x100000000ull : 0x01000065;
 	vcpu->hwcr = boot_cpu_data.x86_vendor == X86_VENDOR_INTEL ? 0 : HWCR_TSC_FREQ;

@@ -187,6 +187,12 @@ static u32 pv_feature_of(u32 msr)
 	}
 }
 
+/* Its CPUID has the feature that the MSR belongs to. */
+bool sk_policy_pv_offers(const struct sk_vcpu *vcpu, u32 msr)
+{
+	return pv_features(vcpu) & pv_feature_of(msr);
+}
+
 /* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
 bool sk_policy_pv_absent(const struct sk_vcpu *vcpu, u32 msr)
 {

@@ -18,6 +18,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/uaccess.h>
@@ -340,6 +341,12 @@ struct sk_vcpu {
 
 	struct sk_mtrr mtrr;
 	struct sk_mce mce;
+	struct {
+		u64 msr;
+		u64 run_delay, waited; /* as they were at the last update */
+		struct task_struct *thread; /* whose run_delay; only compared */
+	} steal;
+	u64 poll_control;
 	u64 misc_enable, ucode_rev, hwcr, de_cfg, platform_info, power_ctl;
 };
 
@@ -389,6 +396,7 @@ static inline bool sk_policy_quirk_off(const struct sk_vm *vm, u64 quirk)
 int sk_policy_apply(struct sk_vcpu *vcpu);
 void sk_policy_destroy(struct sk_vm *vm);
 bool sk_policy_msr_allowed(struct sk_vm *vm, u32 index, bool write);
+bool sk_policy_pv_offers(const struct sk_vcpu *vcpu, u32 msr);
 bool sk_policy_pv_absent(const struct sk_vcpu *vcpu, u32 msr);
 void sk_policy_misc_enable(struct sk_vcpu *vcpu, u64 value);
 /* SOCLE_EXIT_UD: 0, or an error for KVM_RUN's caller */
@@ -425,6 +433,28 @@ long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 /* ---- stats.c: KVM_GET_STATS_FD ------------------------------------------------------------------- */
 long sk_stats_vm_fd(struct sk_vm *vm);
 long sk_stats_vcpu_fd(struct sk_vcpu *vcpu);
+
+/* ---- pv.c: the paravirtual features that Socle has no part in -------------------------------------- */
+int sk_pv_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host);
+int sk_pv_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host);
+void sk_pv_steal_update(struct sk_vcpu *vcpu, bool kept);
+void sk_pv_reschedule(struct sk_vcpu *vcpu);
+
+/* Before each entry. kept: the thread has waited, but the vCPU was Socle's meanwhile. */
+static inline void sk_pv_steal(struct sk_vcpu *vcpu, bool kept)
+{
+	if (vcpu->steal.msr && (current->sched_info.run_delay != vcpu->steal.run_delay ||
+				READ_ONCE(vcpu->page->waited) != vcpu->steal.waited))
+		sk_pv_steal_update(vcpu, kept);
+}
+
+static inline void sk_pv_give_way(struct sk_vcpu *vcpu)
+{
+	if (vcpu->steal.msr && unlikely(need_resched()))
+		sk_pv_reschedule(vcpu);
+	else
+		cond_resched();
+}
 
 /* ---- control.c: /dev/socle -------------------------------------------------------------------- */
 int sk_control_init(void);

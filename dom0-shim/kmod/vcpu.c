@@ -189,6 +189,7 @@ static int run_by_policy(struct sk_vcpu *vcpu)
 
 static int run_loop(struct sk_vcpu *vcpu)
 {
+	bool kept = false;
 	int r;
 
 	for (;;) {
@@ -201,7 +202,9 @@ static int run_loop(struct sk_vcpu *vcpu)
 			r = finish_exit(vcpu);
 			return r > 0 ? ring_full(vcpu) : r;
 		}
+		sk_pv_steal(vcpu, kept);
 		r = run_by_policy(vcpu);
+		kept = r == SOCLE_RAN_INTERRUPTED;
 		switch (r) {
 		case SOCLE_RAN_EXIT:
 			r = handle_exit(vcpu);
@@ -218,7 +221,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 		default:
 			return r < 0 ? r : -EIO;
 		}
-		cond_resched();
+		sk_pv_give_way(vcpu);
 	}
 }
 

@@ -150,7 +150,7 @@ static void decode(struct vlapic *l, struct input *in)
 
     if (apic_msg_from_msi(take(in, 1) & 1 ? addr : 0xfee00000 | (addr & 0xffffffff000ffffcull),
                           (u32)take(in, 4), &m) == 0)
-        CHECK(m.mode != APIC_RESERVED && (m.mode > APIC_LOWEST || m.vector >= 16));
+        CHECK(m.mode != APIC_REMOTE && (m.mode > APIC_LOWEST || m.vector >= 16));
     if (vlapic_match(l, m.dest, m.logical))
         CHECK(vlapic_mode(l) != VLAPIC_DISABLED);
     apic_msg_from_icr(addr, take(in, 1) & 1, &m);

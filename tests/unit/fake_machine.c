@@ -316,6 +316,12 @@ static void fake_features(char *text, size_t size)
     memset(text, 0, size);
 }
 
+bool cpuid_offers_call(const struct vcpu *v, u64 nr)
+{
+    (void)v;
+    return fake.kvm_calls >> nr & 1;
+}
+
 const struct vendor_ops fake_vendor = {
     .name = "fake",
     .npt_format = &format,
