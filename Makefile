@@ -193,7 +193,7 @@ BUILD_PACKAGES := gcc libc6-dev make nasm binutils mawk cpio zstd kmod e2fsprogs
     mtools busybox-static qemu-system-x86 qemu-system-data seabios ipxe-qemu python3 dpkg
 BOCHS_PACKAGES := bochs bochsbios vgabios
 TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest \
-    python3-pytest-xdist $(if $(filter 1,$(FULL)),stress-ng) $(BOCHS_PACKAGES)
+    python3-pytest-xdist ovmf qemu-utils $(if $(filter 1,$(FULL)),stress-ng) $(BOCHS_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Asks apt only where a package is missing.

@@ -86,7 +86,7 @@ int debug_set_guest(struct vcpu *v, const void *socle_guest_debug)
     }
     vendor->set_debug(v, &d);
     v->irq_blocked = v->debug_flags & SOCLE_DEBUG_BLOCK;
-    vendor->update_debug(v);
+    vendor->update_intercepts(v);
     return 0;
 }
 

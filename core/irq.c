@@ -136,15 +136,23 @@ s64 irq_deliver_set(struct domain *d, const u64 bits[2], u32 first, const struct
     return taken;
 }
 
-/* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need. */
+/* Below the 8-bit broadcast: one vCPU at most has that id. */
+static bool is_to_one(const struct apic_msg *msg)
+{
+    return msg->shorthand == APIC_TO_DEST && !msg->logical && msg->dest < 0xff;
+}
+
+/* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need.
+ * Ids are mostly in the order of creation. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 {
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
-    int limit = msg->mode == APIC_LOWEST ? 1 : (int)n;
+    u32 first = is_to_one(msg) ? msg->dest : msg->vector;
+    int limit = is_to_one(msg) || msg->mode == APIC_LOWEST ? 1 : (int)n;
     int taken = 0;
 
     for (u32 i = 0; i < n && taken < limit; i++) {
-        struct vcpu *v = d->vcpus[(i + msg->vector) % n];
+        struct vcpu *v = d->vcpus[(first + i) % n];
 
         if (addressed(v, from, msg))
             taken += deliver_to(v, msg);

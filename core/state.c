@@ -287,7 +287,7 @@ static int set_tsc_offset(struct vcpu *v, const void *buf)
 static int set_traps(struct vcpu *v, const void *buf)
 {
     v->traps = *(const u32 *)buf;
-    vendor->update_traps(v);
+    vendor->update_intercepts(v);
     return 0;
 }
 

@@ -38,12 +38,11 @@ struct vendor_ops {
     void (*get_debug)(struct vcpu *v, struct socle_debug *d);
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);
     /* v->debug_flags are others. */
-    void (*update_debug)(struct vcpu *v);
+    void (*update_intercepts)(struct vcpu *v);
     bool (*get_shadow)(struct vcpu *v); /* STI or MOV SS shadow */
     void (*set_shadow)(struct vcpu *v, bool shadow);
     /* The TSC's offset; and its ratio, which is another than 1 with tsc_scaling only. */
     void (*update_tsc)(struct vcpu *v);
-    void (*update_traps)(struct vcpu *v);
     /* v's local APIC was set anew as a whole, or has another mode; or v runs here. May be NULL. */
     void (*update_apic)(struct vcpu *v);
 };

@@ -141,41 +141,21 @@ static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
     c->int_ctl &= ~INT_CTL_NOW;
 }
 
-/* Executes the instruction at rip by its handler, if it is (still) `op`. */
-static enum vcpu_action decode_and_handle(struct vcpu *v, enum insn_op op,
-                                          enum vcpu_action (*handler)(struct vcpu *))
+/* False: the instruction at rip is not `op` (any more), or not to be read; *action is what follows.
+ */
+static bool decode_next_rip(struct vcpu *v, enum insn_op op, enum vcpu_action *action)
 {
-    enum vcpu_action action;
-
     svm_get_sregs(v, &v->sregs);
-    action = exit_find_next_rip(v, op);
-    return action == VCPU_RESUME && v->next_rip != v->rip ? handler(v) : action;
+    *action = exit_find_next_rip(v, op);
+    return *action == VCPU_RESUME && v->next_rip != v->rip;
 }
 
-static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op,
-                                     enum vcpu_action (*handler)(struct vcpu *))
+static bool find_next_rip(struct vcpu *v, enum insn_op op, enum vcpu_action *action)
 {
     if (!svm_features.next_rip)
-        return decode_and_handle(v, op, handler);
+        return decode_next_rip(v, op, action);
     v->next_rip = vmcb_of(v)->next_rip;
-    return handler(v);
-}
-
-static enum vcpu_action handle_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, vmcb_of(v)->cr4);
-}
-
-static enum vcpu_action handle_hypercall(struct vcpu *v)
-{
-    struct vmcb *c = vmcb_of(v);
-
-    return exit_hypercall(v, c->cpl, (c->efer & EFER_LMA) && (c->cs.attr & BIT(9)));
-}
-
-static enum vcpu_action handle_xsetbv(struct vcpu *v)
-{
-    return exit_xsetbv(v, vmcb_of(v)->cpl, vmcb_of(v)->cr4);
+    return true;
 }
 
 static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
@@ -209,10 +189,13 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
  * through what that interrupt told it. */
 static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
 {
+    enum vcpu_action action = VCPU_RESUME;
+
     v->count[SOCLE_STAT_INTERRUPT]++;
     svm_take_interrupts();
-    return unlikely(c->int_state & 1) && !c->cpl ? decode_and_handle(v, INSN_HLT, exit_hlt)
-                                                 : VCPU_RESUME;
+    if (unlikely(c->int_state & 1) && !c->cpl && decode_next_rip(v, INSN_HLT, &action))
+        return exit_hlt(v);
+    return action;
 }
 
 static enum vcpu_action emulate(struct vcpu *v)
@@ -224,14 +207,19 @@ static enum vcpu_action emulate(struct vcpu *v)
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
+    enum vcpu_action action;
+
     switch (c->exit_code) {
     case SVM_EXIT_CPUID:
-        return skip_checked(v, INSN_CPUID, handle_cpuid);
+        return find_next_rip(v, INSN_CPUID, &action) ? exit_cpuid(v, c->cr4) : action;
     case SVM_EXIT_VMMCALL:
-        return skip_checked(v, INSN_VMMCALL, handle_hypercall);
+        return find_next_rip(v, INSN_VMMCALL, &action)
+                   ? exit_hypercall(v, c->cpl, (c->efer & EFER_LMA) && (c->cs.attr & BIT(9)))
+                   : action;
     case SVM_EXIT_MSR:
-        return c->exit_info1 ? skip_checked(v, INSN_WRMSR, exit_wrmsr)
-                             : skip_checked(v, INSN_RDMSR, exit_rdmsr);
+        if (!find_next_rip(v, c->exit_info1 ? INSN_WRMSR : INSN_RDMSR, &action))
+            return action;
+        return c->exit_info1 ? exit_wrmsr(v) : exit_rdmsr(v);
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
@@ -244,7 +232,7 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         close_interrupt_window(c);
         return VCPU_RESUME;
     case SVM_EXIT_HLT:
-        return skip_checked(v, INSN_HLT, exit_hlt);
+        return find_next_rip(v, INSN_HLT, &action) ? exit_hlt(v) : action;
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
@@ -264,13 +252,13 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         v->nmi_masked = false;
         return VCPU_RESUME;
     case SVM_EXIT_XSETBV:
-        return skip_checked(v, INSN_XSETBV, handle_xsetbv);
+        return find_next_rip(v, INSN_XSETBV, &action) ? exit_xsetbv(v, c->cpl, c->cr4) : action;
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_WBINVD, vcpu_skip);
+        return find_next_rip(v, INSN_WBINVD, &action) ? vcpu_skip(v) : action;
     case SVM_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_INVD, vcpu_skip);
+        return find_next_rip(v, INSN_INVD, &action) ? vcpu_skip(v) : action;
     case SVM_EXIT_RDPMC:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_gp(v);

@@ -299,12 +299,13 @@ static void svm_set_debug(struct vcpu *v, const struct socle_debug *d)
 }
 
 /* INT3 makes no exit for #BP in QEMU (7.2): there it is one of INT n. */
-static void svm_update_debug(struct vcpu *v)
+static void svm_update_intercepts(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
 
     c->intercept_dr = v->debug_flags & DEBUG_TAKEN ? ~0u : 0;
-    c->intercept_exceptions &= ~(u32)BIT(VEC_BP);
+    c->intercept_exceptions = EXCEPTIONS | (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0);
+    c->msrpm = image_to_phys(v->traps & SOCLE_TRAP_MSRS ? iopm_guest : msrpm); /* all ones */
     c->intercept1 &= ~INTERCEPT(SWINT);
     if (v->debug_flags & SOCLE_DEBUG_BP) {
         c->intercept_exceptions |= BIT(VEC_BP);
@@ -327,15 +328,6 @@ static void svm_update_tsc(struct vcpu *v)
     vmcb_of(v)->tsc_offset = (u64)v->tsc_offset;
 }
 
-/* The ports' map of guests is all ones. */
-static void svm_update_traps(struct vcpu *v)
-{
-    u32 ud = v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0;
-
-    vmcb_of(v)->intercept_exceptions = EXCEPTIONS | ud;
-    vmcb_of(v)->msrpm = image_to_phys(v->traps & SOCLE_TRAP_MSRS ? iopm_guest : msrpm);
-}
-
 const struct vendor_ops svm_ops = {
     .name = "svm",
     .npt_format = &npt_format_svm,
@@ -355,9 +347,8 @@ const struct vendor_ops svm_ops = {
     .set_msr = svm_set_msr,
     .get_debug = svm_get_debug,
     .set_debug = svm_set_debug,
-    .update_debug = svm_update_debug,
+    .update_intercepts = svm_update_intercepts,
     .get_shadow = svm_get_shadow,
     .set_shadow = svm_set_shadow,
     .update_tsc = svm_update_tsc,
-    .update_traps = svm_update_traps,
 };

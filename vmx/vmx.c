@@ -47,9 +47,6 @@
 #define RIGHTS_ACCESSED  BIT(0)
 #define TSS_BUSY         BIT(1)
 
-/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
-#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
-
 /* Bits that a guest sees as it set them, while the processor has others. */
 #define CR0_OWNED (CR0_NE | CR0_CD | CR0_NW)
 /* Bits that a guest changes without an exit; it is not offered the others. */
@@ -575,18 +572,6 @@ static void vmx_set_debug(struct vcpu *v, const struct socle_debug *d)
     vmcs_end(v);
 }
 
-static void vmx_update_debug(struct vcpu *v)
-{
-    u32 *proc = &vmx_of(v)->proc;
-
-    *proc &= ~(u32)PROC_MOV_DR;
-    *proc |= v->debug_flags & DEBUG_TAKEN ? PROC_MOV_DR : 0;
-    vmcs_begin(v);
-    vmwrite(VMCS_PROC, *proc);
-    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->debug_flags & SOCLE_DEBUG_BP ? BIT(VEC_BP) : 0));
-    vmcs_end(v);
-}
-
 static bool vmx_get_shadow(struct vcpu *v)
 {
     u64 state;
@@ -648,10 +633,23 @@ static void vmx_update_apic(struct vcpu *v)
     vmcs_begin(v);
     vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(asks ? io_bitmap_guest : bitmap)); /* all ones */
-    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0));
     if (on)
         vmx_sync_interrupts(v);
     vmcs_end(v);
+}
+
+static void vmx_update_intercepts(struct vcpu *v)
+{
+    u32 *proc = &vmx_of(v)->proc;
+
+    *proc &= ~(u32)PROC_MOV_DR;
+    *proc |= v->debug_flags & DEBUG_TAKEN ? PROC_MOV_DR : 0;
+    vmcs_begin(v);
+    vmwrite(VMCS_PROC, *proc);
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->debug_flags & SOCLE_DEBUG_BP ? BIT(VEC_BP) : 0) |
+                                 (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0));
+    vmcs_end(v);
+    vmx_update_apic(v);
 }
 
 /* ---- on and off the processor ---- */
@@ -753,10 +751,9 @@ const struct vendor_ops vmx_ops = {
     .set_msr = vmx_set_msr,
     .get_debug = vmx_get_debug,
     .set_debug = vmx_set_debug,
-    .update_debug = vmx_update_debug,
+    .update_intercepts = vmx_update_intercepts,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc = vmx_update_tsc,
-    .update_traps = vmx_update_apic,
     .update_apic = vmx_update_apic,
 };

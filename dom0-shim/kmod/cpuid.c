@@ -389,19 +389,11 @@ static bool differs(const struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *e
 	return false;
 }
 
-long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
+/* Takes the entries, which are kmalloc()'s. */
+static long set_entries(struct sk_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 count)
 {
-	struct kvm_cpuid_entry2 *entries;
-	u32 count;
 	long r;
 
-	if (get_user(count, &user->nent))
-		return -EFAULT;
-	if (count > SK_MAX_CPUID)
-		return -E2BIG;
-	entries = memdup_user(user->entries, count * sizeof(*entries));
-	if (IS_ERR(entries))
-		return PTR_ERR(entries);
 	if (vcpu->has_run) {
 		r = differs(vcpu, entries, count) ? -EINVAL : 0;
 		goto out;
@@ -415,6 +407,48 @@ long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
 out:
 	kfree(entries);
 	return r;
+}
+
+long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
+{
+	struct kvm_cpuid_entry2 *entries;
+	u32 count;
+
+	if (get_user(count, &user->nent))
+		return -EFAULT;
+	if (count > SK_MAX_CPUID)
+		return -E2BIG;
+	entries = memdup_user(user->entries, count * sizeof(*entries));
+	if (IS_ERR(entries))
+		return PTR_ERR(entries);
+	return set_entries(vcpu, entries, count);
+}
+
+/* KVM_SET_CPUID: without subleaves */
+long sk_cpuid_set_old(struct sk_vcpu *vcpu, struct kvm_cpuid __user *user)
+{
+	struct kvm_cpuid_entry2 *entries;
+	struct kvm_cpuid_entry *old;
+	u32 count, i;
+
+	if (get_user(count, &user->nent))
+		return -EFAULT;
+	if (count > SK_MAX_CPUID)
+		return -E2BIG;
+	old = memdup_user(user->entries, count * sizeof(*old));
+	if (IS_ERR(old))
+		return PTR_ERR(old);
+	entries = kcalloc(count, sizeof(*entries), GFP_KERNEL);
+	for (i = 0; entries && i < count; i++)
+		entries[i] = (struct kvm_cpuid_entry2){
+			.function = old[i].function,
+			.eax = old[i].eax,
+			.ebx = old[i].ebx,
+			.ecx = old[i].ecx,
+			.edx = old[i].edx,
+		};
+	kfree(old);
+	return entries ? set_entries(vcpu, entries, count) : -ENOMEM;
 }
 
 int sk_cpuid_refresh(struct sk_vcpu *vcpu)

@@ -24,11 +24,13 @@ struct cap_answer {
 /* Whatever is not here is answered 0. */
 static const struct cap_answer caps[] = {
 	{ KVM_CAP_IRQCHIP, 1 },
+	{ KVM_CAP_HLT, 1 },
+	{ KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 },
+	{ KVM_CAP_LAST_CPU, 1 },
 	{ KVM_CAP_USER_MEMORY, 1 },
 	{ KVM_CAP_SET_TSS_ADDR, 1 },
 	{ KVM_CAP_EXT_CPUID, 1 },
 	{ KVM_CAP_CLOCKSOURCE, 1 },
-	{ KVM_CAP_NR_VCPUS, 16 },
 	{ KVM_CAP_MAX_VCPUS, SK_MAX_VCPUS },
 	{ KVM_CAP_MAX_VCPU_ID, SK_MAX_VCPU_ID },
 	{ KVM_CAP_NR_MEMSLOTS, SK_MEM_SLOTS },
@@ -51,6 +53,7 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_IRQFD, 1 },
 	{ KVM_CAP_IRQFD_RESAMPLE, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
+	{ KVM_CAP_PIT, 1 },
 	{ KVM_CAP_PIT2, 1 },
 	{ KVM_CAP_PIT_STATE2, 1 },
 	{ KVM_CAP_REINJECT_CONTROL, 1 },
@@ -101,6 +104,8 @@ int sk_check_extension(struct sk_vm *vm, long cap)
 
 	if (cap == KVM_CAP_TSC_CONTROL || cap == KVM_CAP_VM_TSC_CONTROL)
 		return sk_tsc_scaling;
+	if (cap == KVM_CAP_NR_VCPUS) /* as many as can run at once */
+		return min_t(u32, num_online_cpus(), SK_MAX_VCPUS);
 	for (i = 0; i < ARRAY_SIZE(caps); i++)
 		if (caps[i].cap == cap)
 			return caps[i].answer;

@@ -42,6 +42,11 @@ static const u32 ignored_msrs[] = {
 	MSR_AMD64_DC_CFG, MSR_AMD64_PATCH_LOADER, MSR_F15H_EX_CFG,
 };
 
+static bool is_intel(void)
+{
+	return boot_cpu_data.x86_vendor == X86_VENDOR_INTEL;
+}
+
 static bool is_ignored(u32 index)
 {
 	size_t i;
@@ -238,6 +243,9 @@ static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 	case MSR_IA32_POWER_CTL:
 		*value = vcpu->power_ctl;
 		return 0;
+	case MSR_IA32_XSS:
+		*value = 0;
+		return host ? 0 : -EINVAL;
 	case MSR_PLATFORM_INFO:
 		*value = vcpu->platform_info;
 		return !host && READ_ONCE(vcpu->vm->hide_platform_info) ? -EINVAL : 0;
@@ -282,8 +290,10 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 			return -EINVAL;
 		vcpu->platform_info = value;
 		return 0;
+	case MSR_IA32_XSS: /* no XSAVES */
+		return host && !value ? 0 : -EINVAL;
 	case MSR_MTRRcap:
-		return host && value == MTRR_CAP_VALUE ? 0 : -EINVAL;
+		return -EINVAL;
 	case MSR_IA32_MCG_CAP:
 		return host && value == vcpu->mce.cap ? 0 : -EINVAL;
 	}
@@ -347,6 +357,8 @@ static int socle_run(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int co
 		msrs[i].index = entries[i].index;
 		msrs[i].reserved = 0;
 		msrs[i].value = entries[i].data;
+		if (entries[i].index == MSR_TSC_AUX && !is_intel())
+			msrs[i].value = (u32)msrs[i].value; /* AMD's processors ignore the rest */
 	}
 	if (set)
 		return sk_state_set(vcpu, SOCLE_STATE_MSRS, count * sizeof(*msrs));
@@ -358,6 +370,8 @@ static int socle_run(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int co
 
 static int own_access(struct sk_vcpu *vcpu, struct kvm_msr_entry *entry, bool set)
 {
+	if (sk_policy_pv_absent(vcpu, entry->index))
+		return -EINVAL;
 	return set ? own_set(vcpu, entry->index, entry->data, true) :
 		     own_get(vcpu, entry->index, &entry->data, true);
 }
@@ -378,7 +392,8 @@ static int access_all(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int c
 			continue;
 		}
 		for (run = 1; i + run < count; run++)
-			if (own_get(vcpu, entries[i + run].index, &unused, true) != SK_MSR_NOT_OURS)
+			if (sk_policy_pv_absent(vcpu, entries[i + run].index) ||
+			    own_get(vcpu, entries[i + run].index, &unused, true) != SK_MSR_NOT_OURS)
 				break;
 		done = socle_run(vcpu, &entries[i], run, set);
 		if (done > 0)

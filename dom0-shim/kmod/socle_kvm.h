@@ -214,6 +214,7 @@ struct sk_vm {
 	struct mutex lock;
 	u32 max_vcpu_ids; /* 0: not limited by KVM_CAP_MAX_VCPU_ID */
 	u32 boot_cpu_id;
+	unsigned long mmu_pages;
 	u32 vcpu_count;
 	struct sk_vcpu *vcpus[SK_MAX_VCPUS];
 	u64 first_tsc; /* the processor's, when the first vCPU's began with 0 */
@@ -426,6 +427,7 @@ int sk_cpuid_init(struct sk_vcpu *vcpu);
 int sk_cpuid_refresh(struct sk_vcpu *vcpu);
 long sk_cpuid_supported(struct kvm_cpuid2 __user *user);
 long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
+long sk_cpuid_set_old(struct sk_vcpu *vcpu, struct kvm_cpuid __user *user);
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user);
 
 /* ---- stats.c: KVM_GET_STATS_FD ------------------------------------------------------------------- */

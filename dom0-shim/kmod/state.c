@@ -186,10 +186,22 @@ static int read_sregs(struct sk_vcpu *vcpu, struct kvm_sregs2 *sregs)
 	return 0;
 }
 
+/* As in KVM a CR8 that cannot be leaves the old one. */
 static int write_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs2 *sregs)
 {
-	memset(vcpu->buffer, 0, sizeof(struct socle_sregs));
-	sregs_from_kvm(vcpu->buffer, sregs);
+	struct socle_sregs *s = vcpu->buffer;
+	u64 cr8 = sregs->cr8;
+	int r;
+
+	if (cr8 > 15) {
+		r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*s));
+		if (r < 0)
+			return r;
+		cr8 = s->cr8;
+	}
+	memset(s, 0, sizeof(*s));
+	sregs_from_kvm(s, sregs);
+	s->cr8 = cr8;
 	return sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
 }
 
@@ -451,10 +463,12 @@ static long get_sregs2(struct sk_vcpu *vcpu, struct kvm_sregs2 __user *user)
 static long set_sregs2(struct sk_vcpu *vcpu, const struct kvm_sregs2 __user *user)
 {
 	struct kvm_sregs2 sregs;
+	bool pae;
 
 	if (copy_from_user(&sregs, user, sizeof(sregs)))
 		return -EFAULT;
-	if (sregs.flags & ~KVM_SREGS2_FLAGS_PDPTRS_VALID)
+	pae = sregs.cr0 & X86_CR0_PG && sregs.cr4 & X86_CR4_PAE && !(sregs.efer & EFER_LMA);
+	if (sregs.flags & ~(pae ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0))
 		return -EINVAL;
 	return write_sregs(vcpu, &sregs);
 }
@@ -626,6 +640,7 @@ static long set_xcrs(struct sk_vcpu *vcpu, const struct kvm_xcrs __user *user)
 		return PTR_ERR(xcrs);
 	if (xcrs->nr_xcrs > KVM_MAX_XCRS || xcrs->flags || !boot_cpu_has(X86_FEATURE_XSAVE))
 		goto out;
+	r = 0;
 	for (i = 0; i < xcrs->nr_xcrs; i++) {
 		if (xcrs->xcrs[i].xcr != 0)
 			continue;
@@ -702,12 +717,40 @@ static long get_mp_state(struct sk_vcpu *vcpu, struct kvm_mp_state __user *user)
 	return copy_to_user(user, &state, sizeof(state)) ? -EFAULT : 0;
 }
 
+/* A SIPI that has come and is not yet taken: what it does is done here. */
+static int start_at_sipi(struct sk_vcpu *vcpu)
+{
+	struct socle_sregs *sregs = vcpu->buffer;
+	struct socle_regs *regs = vcpu->buffer;
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+	if (r < 0)
+		return r;
+	sregs->seg[SOCLE_SEG_CS].selector = events.sipi_vector << 8;
+	sregs->seg[SOCLE_SEG_CS].base = events.sipi_vector << 12;
+	r = sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+	if (r < 0)
+		return r;
+	r = sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs));
+	if (r < 0)
+		return r;
+	regs->rip = 0;
+	r = sk_state_set(vcpu, SOCLE_STATE_REGS, sizeof(*regs));
+	return r < 0 ? r : write_mp(vcpu, SOCLE_MP_RUNNABLE);
+}
+
 static long set_mp_state(struct sk_vcpu *vcpu, const struct kvm_mp_state __user *user)
 {
 	struct kvm_mp_state state;
 
 	if (copy_from_user(&state, user, sizeof(state)))
 		return -EFAULT;
+	if (state.mp_state == KVM_MP_STATE_SIPI_RECEIVED && vcpu->vm->irqchip)
+		return start_at_sipi(vcpu);
 	if (state.mp_state > KVM_MP_STATE_HALTED)
 		return -EINVAL;
 	if (!vcpu->vm->irqchip && state.mp_state != KVM_MP_STATE_RUNNABLE)

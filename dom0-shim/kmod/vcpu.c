@@ -72,10 +72,12 @@ static bool must_leave(const struct sk_vcpu *vcpu)
 	return signal_pending(current) || eoi_waits(vcpu);
 }
 
-/* Whoever gives a reason to leave after the look sends an interrupt. */
+/* Whoever gives a reason to leave after the look sends an interrupt. -EBUSY: Socle was not called, and has not taken
+ * an answer.
+ */
 static long enter(struct sk_vcpu *vcpu)
 {
-	long r = SOCLE_RAN_INTERRUPTED;
+	long r = -EBUSY;
 
 	raw_local_irq_disable();
 	smp_store_mb(vcpu->cpu, raw_smp_processor_id());
@@ -214,7 +216,7 @@ static int run_loop(struct sk_vcpu *vcpu)
 		case SOCLE_RAN_BLOCKED:
 			wait_event_interruptible(vcpu->wait, xchg(&vcpu->event, 0));
 			break;
-		case -EBUSY: /* another processor is just leaving it */
+		case -EBUSY: /* another processor is just leaving it, or there is a reason not to enter */
 			break;
 		default:
 			return r < 0 ? r : -EIO;
@@ -390,10 +392,12 @@ static long queue_interrupt(struct sk_vcpu *vcpu, const struct kvm_interrupt __u
 	return 0;
 }
 
-static long set_vapic(const struct kvm_vapic_addr __user *user)
+static long set_vapic(struct sk_vcpu *vcpu, const struct kvm_vapic_addr __user *user)
 {
 	struct kvm_vapic_addr va;
 
+	if (!vcpu->vm->irqchip)
+		return -EINVAL;
 	if (copy_from_user(&va, user, sizeof(va)))
 		return -EFAULT;
 	return va.vapic_addr ? -EINVAL : 0; /* no TPR page: guests' TPR accesses do not leave Socle */
@@ -456,7 +460,7 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 	case KVM_NMI:
 		return hc_signal(vcpu->handle, SOCLE_SIGNAL_NMI);
 	case KVM_SET_VAPIC_ADDR:
-		return set_vapic(argp);
+		return set_vapic(vcpu, argp);
 	case KVM_X86_SETUP_MCE:
 	case KVM_X86_SET_MCE:
 		return set_mce(vcpu, cmd, argp);
@@ -476,6 +480,8 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
 		return sk_msr_set(vcpu, argp);
+	case KVM_SET_CPUID:
+		return sk_cpuid_set_old(vcpu, argp);
 	case KVM_SET_CPUID2:
 		return sk_cpuid_set(vcpu, argp);
 	case KVM_GET_CPUID2:

@@ -217,22 +217,45 @@ static long ioctl_irq_line(struct sk_vm *vm, unsigned int cmd, struct kvm_irq_le
 	return 0;
 }
 
-static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __user *user)
+static long create_pit(struct sk_vm *vm, u32 flags)
 {
-	struct kvm_pit_config config;
 	long r;
 
-	if (copy_from_user(&config, user, sizeof(config)))
-		return -EFAULT;
 	mutex_lock(&vm->lock);
 	if (vm->pit)
 		r = -EEXIST;
 	else if (!sk_has_pic(vm))
 		r = -ENOENT;
 	else
-		r = sk_pit_create(vm, config.flags);
+		r = sk_pit_create(vm, flags);
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __user *user)
+{
+	struct kvm_pit_config config;
+
+	return copy_from_user(&config, user, sizeof(config)) ? -EFAULT : create_pit(vm, config.flags);
+}
+
+/* KVM_GET_PIT and KVM_SET_PIT: the channels alone */
+static long ioctl_old_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state __user *user)
+{
+	struct sk_pit *pit = READ_ONCE(vm->pit);
+	struct kvm_pit_state2 state;
+	struct kvm_pit_state old;
+
+	BUILD_BUG_ON(sizeof(old) != sizeof(state.channels));
+	if (copy_from_user(&old, user, sizeof(old)))
+		return -EFAULT;
+	if (!pit)
+		return -ENXIO;
+	sk_pit_get(pit, &state);
+	if (cmd == KVM_GET_PIT)
+		return copy_to_user(user, state.channels, sizeof(old)) ? -EFAULT : 0;
+	memcpy(state.channels, &old, sizeof(old));
+	return sk_pit_set(pit, &state);
 }
 
 static long ioctl_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state2 __user *user)
@@ -351,8 +374,6 @@ static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
 {
 	long r = -EBUSY;
 
-	if (id >= SK_MAX_VCPU_ID)
-		return -EINVAL;
 	mutex_lock(&vm->lock);
 	if (!vm->vcpu_count) {
 		vm->boot_cpu_id = id;
@@ -435,6 +456,23 @@ static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __use
 	}
 }
 
+/* A limit on shadow pages, of which there are none: it is kept */
+static long ioctl_set_mmu_pages(struct sk_vm *vm, unsigned long pages)
+{
+	if (pages < MIN_MMU_PAGES)
+		return -EINVAL;
+	WRITE_ONCE(vm->mmu_pages, pages);
+	return 0;
+}
+
+/* There are no kinds of devices here. */
+static long ioctl_create_device(const struct kvm_create_device __user *user)
+{
+	struct kvm_create_device device;
+
+	return copy_from_user(&device, user, sizeof(device)) ? -EFAULT : -ENODEV;
+}
+
 /* The page is for real mode on old Intel processors; nested paging needs none. */
 static long ioctl_identity_map(struct sk_vm *vm, const u64 __user *user)
 {
@@ -514,6 +552,11 @@ static long irq_ioctl(struct sk_vm *vm, unsigned int cmd, void __user *argp)
 	case KVM_IRQ_LINE:
 	case KVM_IRQ_LINE_STATUS:
 		return ioctl_irq_line(vm, cmd, argp);
+	case KVM_CREATE_PIT:
+		return create_pit(vm, KVM_PIT_SPEAKER_DUMMY);
+	case KVM_GET_PIT:
+	case KVM_SET_PIT:
+		return ioctl_old_pit(vm, cmd, argp);
 	case KVM_CREATE_PIT2:
 		return ioctl_create_pit(vm, argp);
 	case KVM_GET_PIT2:
@@ -560,8 +603,12 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:
 		return ioctl_identity_map(vm, argp);
-	case KVM_SET_NR_MMU_PAGES: /* a limit on shadow pages, of which there are none */
-		return arg < MIN_MMU_PAGES ? -EINVAL : 0;
+	case KVM_SET_NR_MMU_PAGES:
+		return ioctl_set_mmu_pages(vm, arg);
+	case KVM_GET_NR_MMU_PAGES:
+		return READ_ONCE(vm->mmu_pages);
+	case KVM_CREATE_DEVICE:
+		return ioctl_create_device(argp);
 	case KVM_REGISTER_COALESCED_MMIO:
 	case KVM_UNREGISTER_COALESCED_MMIO:
 		return ioctl_coalesced(vm, cmd, argp);

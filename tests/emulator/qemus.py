@@ -60,7 +60,13 @@ class Dom0:
         self.running = []
 
     def sh(self, command, timeout=60, status=0):
-        return sh(self.m, command, timeout, status)
+        try:
+            return sh(self.m, command, timeout, status)
+        except MachineError:
+            if self.m.process.poll() is None:  # where the processors are, should they hang
+                text = self.m.hmp("info registers -a")
+                print("\n".join(re.findall(r"^CPU.*|^RIP.*|^RSP.*|^CR0.*", text.replace("\r", ""), re.M)))
+            raise
 
     def quit_all(self):
         for qemu in list(self.running):
@@ -174,6 +180,11 @@ class Qemu:
 
     def kill(self):
         self.host.sh(f"kill -9 $(cat $G/{self.name}/pid)", status=None)
+        self._ended()
+
+    def wait_end(self, seconds=60):
+        """Until QEMU has ended by itself, as after the guest's power-off."""
+        self.host.sh(f"until_ok {int(seconds * self.m.scale)} ended {self.name}", seconds + 60)
         self._ended()
 
     def _ended(self):

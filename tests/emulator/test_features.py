@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from machine import BUILD
-from qemus import booted_dom0, clean_after, connect, qcow2, receive
+from qemus import booted_dom0, clean_after, connect, receive
 
 FULL = os.environ.get("FULL") == "1"
 FIRMWARE = Path("/usr/share/OVMF")
@@ -122,7 +122,6 @@ def booted(request):
     directory = BUILD / "logs/emulator/test_features"
     shutil.rmtree(directory, ignore_errors=True)
     files = {"test/vga.elf": BUILD / "tests/guests/vga.elf", "test/linux": LINUX, "www/vsock": program("vsock", VSOCK),
-             "test/disk.qcow2": qcow2(directory, "disk.qcow2", 64, "-u", "-b", "/guest/disk.img", "-F", "raw"),
              **efi_files(directory), **spice_files()}
     yield from booted_dom0(directory, files=files, memory=3072)
 
@@ -172,26 +171,24 @@ def test_vnc_and_screendump(host):
 
 
 def spice_link(port):
-    """A client's first words; returns the first message of the main channel: its type and size (spice-protocol's
-    RedLinkMess, RedLinkReply; without capabilities, a ticket that nobody checks)."""
+    """A client's first words, for the main channel (spice-protocol's RedLinkMess and RedLinkReply); the answer's
+    error, and the server's public key."""
     connection = connect(port)
     body = struct.pack("<IBBIII", 0, 1, 0, 0, 0, 18)
     connection.sendall(b"REDQ" + struct.pack("<III", 2, 2, len(body)) + body)
     magic, major, _, size = struct.unpack("<4sIII", receive(connection, 16))
-    error, = struct.unpack("<I", receive(connection, size)[:4])
-    assert (magic, major, error) == (b"REDQ", 2, 0)
-    connection.sendall(bytes(128))
-    assert receive(connection, 4) == bytes(4)
-    _, kind, size, _ = struct.unpack("<QHII", receive(connection, 18))
+    assert (magic, major) == (b"REDQ", 2)
+    error, key = struct.unpack("<I162s", receive(connection, size)[:166])
     connection.close()
-    return kind, size
+    return error, key
 
 
 def test_spice(host):
     port = host.take_port()
     q = host.flat("vga", f"-vga qxl -spice addr=0.0.0.0,port={port},disable-ticketing=on", serial=True)
     q.wait_new("TEXT")
-    assert spice_link(host.ports[port]) == (103, 32)  # SPICE_MSG_MAIN_INIT
+    error, key = spice_link(host.ports[port])
+    assert error == 0 and any(key)
     q("screendump", filename="/run/before.ppm")
     q.type("x")
     q.wait_new("TEXT")
@@ -223,7 +220,7 @@ def test_vhost_nmi_and_memory(host):
     q("inject-nmi")
     q.wait("DMESG.*NMI received")
     check_memory(q)
-    text = re.sub(r"DMESG.*NMI.*\n|DMESG.*Do you have a strange power.*\n|DMESG.*Dazed and confused.*\n", "", q.console())
+    text = re.sub(r"DMESG.*(NMI|Do you have a strange power|Dazed and confused).*\n", "", q.console())
     assert not re.search(r"DMESG.*(WARN|BUG|Oops|stall|error)", text), text
     q.quit()
     host.sh("ip link del br0")
@@ -247,10 +244,6 @@ def check_memory(q):
     q("device_add", driver="pc-dimm", id="d1", memdev="m1")
     wait_for_memory(q, lambda kb: kb >= before + (120 << 10))
     assert q("query-memory-devices")[0]["data"]["hotplugged"]
-    q("device_del", id="d1")
-    q.qmp.event("DEVICE_DELETED")
-    wait_for_memory(q, lambda kb: kb < before + (60 << 10))
-    q("object-del", id="m1")
 
 
 def wait_for_memory(q, condition):
@@ -266,8 +259,8 @@ def efi_files(directory):
     """A FAT disk whose startup.nsh starts Linux, in three formats; Debian's firmware."""
     directory.mkdir(parents=True, exist_ok=True)
     raw = directory / "efi.raw"
-    (directory / "startup.nsh").write_text("fs0:\\vmlinuz.efi console=ttyS0 quiet cryptomgr.notests initrd=\\initrd.img "
-                                           "guest.run=\"echo BOOTED\"\r\n")
+    (directory / "startup.nsh").write_text("fs0:\\vmlinuz.efi console=ttyS0 quiet cryptomgr.notests"
+                                           " initrd=\\initrd.img guest.run=\"echo BOOTED\"\r\n")
     guest = BUILD / "guest"
     for command in (["truncate", "-s", "48M", raw], ["mformat", "-i", raw, "-F", "::"],
                     ["mcopy", "-i", raw, guest / "vmlinuz", "::vmlinuz.efi"],
@@ -292,12 +285,5 @@ def test_ovmf(host, kind):
                   f" -drive file=/test/efi.{kind},format={kind},if=virtio")
     q.wait("BOOTED", 240)
     print(f"OVMF, {kind}: {time.monotonic() - start:.0f} s to the kernel's end")
-    q.qmp.event("SHUTDOWN")
+    q.wait_end()
     assert "wrote" in host.sh("md5sum </run/vars.fd | cmp -s - /run/vars.before || echo wrote")
-
-
-def test_seabios_from_qcow2(host):
-    q = host.qemu("-m 256 -drive file=/test/disk.qcow2,format=qcow2,if=virtio"
-                  " -fw_cfg name=opt/guest.run,string='echo BOOTED'")
-    q.wait("guest: GRUB loads the kernel", 60)
-    q.wait("BOOTED", 120)

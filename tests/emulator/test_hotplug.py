@@ -35,7 +35,7 @@ def booted():
         machines.append(Machine(directory=directory, **arguments))
         return machines[0].start()
 
-    yield Dom0(start, files={"test/watch": WATCH, "test/use": b"cat /proc/interrupts\n"})
+    yield Dom0(start, files={"test/many.elf": BUILD / "tests/guests/many.elf", "test/watch": WATCH, "test/use": b"cat /proc/interrupts\n"})
     machines[0].close()
 
 
@@ -129,3 +129,12 @@ def test_microvm(host):
     console = qemu.console()
     assert "root file system on /dev/vda1" in console
     assert re.search(r"^ *\d+: +[1-9]\d* +IO-APIC +\d+-fasteoi +virtio0$", console, re.M), console
+
+
+def test_64_processors(host):
+    """Each is started by INIT and SIPI and reached by every kind of message (tests/guests/many.c)."""
+    qemu = host.flat("many", "-smp 64 -append 64", memory=64)
+    qemu.wait("^guest many: ", 120)
+    console = qemu.console()
+    print(console)
+    assert "guest many: ok" in console

@@ -170,6 +170,8 @@ while :; do
     usleep 100000
 done
 """
+# All but how long an interrupt took: that the computer is busy is no fault
+COMPLAINTS = re.compile(r"^DMESG (?!.*hrtimer: interrupt took)", re.M)
 LINUX = re.compile(r"^LINUX (\d+) ([\d.]+) (\d+)$", re.M)
 
 
@@ -178,7 +180,7 @@ def rounds(q, more=2, seconds=60):
     had = len(LINUX.findall(q.console()))
     q.host.sh(f"until_ok {int(seconds * q.m.scale)} says_times {q.name} {had + more} '^LINUX'", seconds + 60)
     text = q.console()
-    assert "WRONG" not in text and "DMESG" not in text, text
+    assert "WRONG" not in text and not COMPLAINTS.search(text), text
     return [(int(n), float(up), int(date)) for n, up, date in LINUX.findall(text)]
 
 
@@ -208,12 +210,13 @@ def snapshot_outside(q):
 
 
 def test_linux(host):
-    """A busy Linux guest with a disk: an external snapshot, then from QEMU to QEMU, at last by a file."""
+    """A busy Linux guest, which SeaBIOS and GRUB boot from a qcow2 image: an external snapshot, then from QEMU to QEMU,
+    at last by a file."""
     arguments = ["-smp 2 -drive id=disk,file=/test/disk.qcow2,if=virtio,format=qcow2"
                  " -device virtio-rng-pci -device virtio-balloon-pci -netdev user,id=n -device virtio-net-pci,netdev=n"]
 
     def linux(*more):
-        return host.linux("/test/busy", *arguments, *more)
+        return host.qemu("-m 192 -fw_cfg name=opt/guest.run,file=/test/busy", *arguments, *more)
 
     q = linux()
     last = rounds(q, 3, 120)[-1]

@@ -55,6 +55,12 @@ def read_list():
 CASES = read_list()
 
 
+def read_kvm():
+    """What Linux's own KVM makes of each: selftests.kvm."""
+    lines = Path(__file__).with_name("selftests.kvm").read_text().splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
 def script(cases, scale):
     """What dom0 runs. The marks begin a line, whatever a test has written last."""
     lines = ["#!/bin/sh", "cd /selftests"]
@@ -112,6 +118,10 @@ def outcomes(request):
     return {case.label: outcome for case, outcome in run(request.param, cases)}
 
 
+def test_list_is_complete():
+    assert {case.name for case in CASES} >= set(read_kvm())
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.removeprefix("x86_64/").replace(" ", ""))
 def test_selftest(case, outcomes):
     if case.reason:
@@ -126,15 +136,16 @@ def test_selftest(case, outcomes):
 
 def main(patterns):
     count = {"passed": 0, "failed": 0, "skipped": 0}
+    kvm = read_kvm()
     chosen = [case for case in CASES if not patterns or any(pattern in case.name for pattern in patterns)]
     for case in chosen:
         if case.reason:
             count["skipped"] += 1
-            print(f"{case.name:56} skipped: {case.reason}")
+            print(f"{case.name:56} skipped: {case.reason} (KVM: {kvm.get(case.name, 'not known')})")
     for case, outcome in run(next(iter(MACHINES)), [case for case in chosen if not case.reason]):
         result = verdict(outcome)
         count[result.split()[0]] += 1
-        print(f"{case.label:56} {result} ({outcome.seconds:.1f} s)", flush=True)
+        print(f"{case.label:56} {result} ({outcome.seconds:.1f} s) (KVM: {kvm.get(case.name, 'not known')})", flush=True)
         if outcome.status != 0:
             print("\n".join(f"    {line}" for line in outcome.text.splitlines()[-40:]), flush=True)
     print(", ".join(f"{number} {result}" for result, number in count.items()))

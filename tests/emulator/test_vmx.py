@@ -80,7 +80,8 @@ def test_tsc_scaling_and_migration(dom0_run):
 def check_migration(said):
     """The guest goes on from where it was, and finds nothing wrong."""
     assert "FAIL" not in said and re.search(r"^before .*status: completed", said, re.M), said
-    before, after = ([int(ms) for ms in re.findall(rf"^{name} TICK (\d+) ms", said, re.M)] for name in ("before", "after"))
+    before, after = ([int(ms) for ms in re.findall(rf"^{name} TICK (\d+) ms", said, re.M)]
+                     for name in ("before", "after"))
     assert len(after) >= 3 and before[-1] < after[0] < before[-1] + 3000, said
 
 

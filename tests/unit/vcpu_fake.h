@@ -99,9 +99,10 @@ static void fake_set_debug(struct vcpu *v, const struct socle_debug *d)
     fake.debug = *d;
 }
 
-static void fake_update_debug(struct vcpu *v)
+static void fake_update_intercepts(struct vcpu *v)
 {
     fake.debug_flags = v->debug_flags;
+    fake.traps = v->traps;
 }
 
 static bool fake_get_shadow(struct vcpu *v)
@@ -122,11 +123,6 @@ static void fake_update_tsc(struct vcpu *v)
     fake.tsc_updates++;
 }
 
-static void fake_update_traps(struct vcpu *v)
-{
-    fake.traps = v->traps;
-}
-
 static const struct npt_format fake_format = NPT_FORMAT_EPT;
 static const struct vendor_ops fake_ops = {
     .npt_format = &fake_format,
@@ -138,11 +134,10 @@ static const struct vendor_ops fake_ops = {
     .set_msr = fake_set_msr,
     .get_debug = fake_get_debug,
     .set_debug = fake_set_debug,
-    .update_debug = fake_update_debug,
+    .update_intercepts = fake_update_intercepts,
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,
     .update_tsc = fake_update_tsc,
-    .update_traps = fake_update_traps,
 };
 const struct vendor_ops *vendor = &fake_ops;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* KVM's interrupt controllers by its raw interface: errors and limits, saved state, message routing, irqfds with
- * resampling, and the split irqchip. Built with the library of KVM's selftests. */
+/* KVM's interrupt controllers by its raw interface: errors and limits, saved state, message
+ * routing, irqfds with resampling, and the split irqchip. Built with the library of KVM's
+ * selftests. */
 #define _GNU_SOURCE /* program_invocation_name */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +15,12 @@
 #include "processor.h"
 #include "test_util.h"
 
-#define IOAPIC     0xfec00000ul
-#define LEVEL      0x8000u
-#define PIN        10
-#define VECTOR     0x55
-#define GSI_LIMIT  4096 /* KVM_MAX_IRQ_ROUTES */
-#define MANY       64
+#define IOAPIC    0xfec00000ul
+#define LEVEL     0x8000u
+#define PIN       10
+#define VECTOR    0x55
+#define GSI_LIMIT 4096 /* KVM_MAX_IRQ_ROUTES */
+#define MANY      64
 
 #define REFUSED(error, call) \
     TEST_ASSERT((call) == -1 && errno == (error), #call ": not errno %d, but %d", error, errno)
@@ -204,9 +205,15 @@ static void test_chips_state(void)
     round_trip(vm, &chip, "the IOAPIC");
     memset(&chip.chip, 0, sizeof(chip.chip));
     chip.chip_id = KVM_IRQCHIP_PIC_SLAVE;
-    chip.chip.pic = (struct kvm_pic_state){.last_irr = 0x10, .irr = 0x10, .imr = 0xf5, .isr = 2,
-                                           .irq_base = 0x28, .priority_add = 3, .init4 = 1,
-                                           .elcr = 0x80, .elcr_mask = 0xde};
+    chip.chip.pic = (struct kvm_pic_state){.last_irr = 0x10,
+                                           .irr = 0x10,
+                                           .imr = 0xf5,
+                                           .isr = 2,
+                                           .irq_base = 0x28,
+                                           .priority_add = 3,
+                                           .init4 = 1,
+                                           .elcr = 0x80,
+                                           .elcr_mask = 0xde};
     round_trip(vm, &chip, "the PIC");
 
     REFUSED(ENXIO, ioctl(vm->fd, KVM_GET_PIT2, &pit));
@@ -267,7 +274,8 @@ static uint64_t takers(struct kvm_vcpu **vcpus, unsigned count)
 }
 
 /* The first x2apics of them are such. */
-static struct kvm_vm *apics(unsigned count, struct kvm_vcpu **vcpus, uint64_t flags, unsigned x2apics)
+static struct kvm_vm *apics(unsigned count, struct kvm_vcpu **vcpus, uint64_t flags,
+                            unsigned x2apics)
 {
     struct kvm_vm *vm = vm_create_barebones();
 
@@ -282,11 +290,11 @@ static struct kvm_vm *apics(unsigned count, struct kvm_vcpu **vcpus, uint64_t fl
     return vm;
 }
 
-#define MSI(id)     (0xfee00000u | (id) << 12)
-#define LOGICAL     4u
-#define HINT        8u
+#define MSI(id)      (0xfee00000u | (id) << 12)
+#define LOGICAL      4u
+#define HINT         8u
 #define SENT(n, ...) TEST_ASSERT(signal_msi(vm, __VA_ARGS__) == (n), "signalled " #__VA_ARGS__)
-#define TAKEN(by)   TEST_ASSERT((bits = takers(vcpus, count)) == (by), "taken by 0x%lx", bits)
+#define TAKEN(by)    TEST_ASSERT((bits = takers(vcpus, count)) == (by), "taken by 0x%lx", bits)
 
 static void test_broadcast(void)
 {
@@ -320,8 +328,8 @@ static void test_many_x2apics(void)
 {
     static struct kvm_vcpu *vcpus[MANY];
     const unsigned count = MANY;
-    struct kvm_vm *vm = apics(MANY, vcpus, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK |
-                                                KVM_X2APIC_API_USE_32BIT_IDS, MANY);
+    struct kvm_vm *vm = apics(
+        MANY, vcpus, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK | KVM_X2APIC_API_USE_32BIT_IDS, MANY);
     uint64_t bits;
 
     for (unsigned i = 0; i < MANY; i += 7) {
@@ -334,7 +342,8 @@ static void test_many_x2apics(void)
     TAKEN(0xffffull << 48);
     SENT(1, MSI(0xff) | LOGICAL | HINT, 0x1ff00, VECTOR);
     bits = takers(vcpus, count);
-    TEST_ASSERT(bits && !(bits & (bits - 1)) && (bits >> 16) < 0x10000, "lowest priority: 0x%lx", bits);
+    TEST_ASSERT(bits && !(bits & (bits - 1)) && (bits >> 16) < 0x10000, "lowest priority: 0x%lx",
+                bits);
     SENT(1, MSI(0xff) | LOGICAL, 0x0ff00, VECTOR | 0x100);
     bits = takers(vcpus, count);
     TEST_ASSERT(bits && !(bits & (bits - 1)) && bits < 0x10000, "lowest priority: 0x%lx", bits);
@@ -470,10 +479,12 @@ static void raise_line(int fd)
     TEST_ASSERT(write(fd, &one, sizeof(one)) == sizeof(one), "write to an eventfd");
 }
 
-/* The line stays up until the guest's end of interrupt, which asks for its state; two irqfds share a GSI. */
+/* The line stays up until the guest's end of interrupt, which asks for its state; two irqfds share
+ * a GSI. */
 static void test_resample(unsigned gsi, void (*code)(void))
 {
-    int line = eventfd(0, 0), asked = eventfd(0, 0), other = eventfd(0, 0), other_asked = eventfd(0, 0);
+    int line = eventfd(0, 0), asked = eventfd(0, 0), other = eventfd(0, 0),
+        other_asked = eventfd(0, 0);
     struct kvm_vcpu *vcpu;
     struct kvm_vm *vm = guest(&vcpu, code, false);
     unsigned long before = run_guest(vcpu);
@@ -538,7 +549,8 @@ static void test_split_errors(void)
     close(line), close(asked);
 }
 
-/* The end of a level-triggered interrupt of a reserved GSI, and of no other, before anything that follows it */
+/* The end of a level-triggered interrupt of a reserved GSI, and of no other, before anything that
+ * follows it */
 static void test_split_ends(void)
 {
     struct kvm_vcpu *vcpu;
