@@ -319,7 +319,7 @@ static void fake_features(char *text, size_t size)
 bool cpuid_offers_call(const struct vcpu *v, u64 nr)
 {
     (void)v;
-    return fake.kvm_calls >> nr & 1;
+    return nr < 32 && (fake.kvm_calls >> nr & 1);
 }
 
 const struct vendor_ops fake_vendor = {
