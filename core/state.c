@@ -308,19 +308,19 @@ static const struct section {
     int (*set)(struct vcpu *v, const void *buf);
     u64 field; /* of struct vcpu, where GET is no more than its value */
 } sections[] = {
-    [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
-    [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs},
-    [SOCLE_STATE_XSAVE] = {PAGE_SIZE, get_xsave, set_xsave},
+    [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs, 0},
+    [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs, 0},
+    [SOCLE_STATE_XSAVE] = {PAGE_SIZE, get_xsave, set_xsave, 0},
     [SOCLE_STATE_XCR0] = {sizeof(u64), NULL, set_xcr0, offsetof(struct vcpu, xcr0)},
-    [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic},
-    [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events},
-    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), debug_get, debug_set},
+    [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic, 0},
+    [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events, 0},
+    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), debug_get, debug_set, 0},
     [SOCLE_STATE_MP] = {sizeof(u32), NULL, set_mp, offsetof(struct vcpu, activity)},
-    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, debug_set_guest},
-    [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
+    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, debug_set_guest, 0},
+    [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz, 0},
     [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), NULL, set_tsc_offset,
                                 offsetof(struct vcpu, tsc_offset)},
-    [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
+    [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps, 0},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
