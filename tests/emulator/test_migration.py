@@ -221,7 +221,7 @@ def test_linux(host):
     q = linux()
     last = rounds(q, 3, 120)[-1]
     snapshot_outside(q)
-    for uri in ["tcp:127.0.0.1:6999"] * 2:
+    for uri in ["tcp:127.0.0.1:6999"] * (1 + FULL):
         target = linux(f"-incoming {uri}")
         last = rounds(q)[-1]
         q("migrate", uri=uri)
