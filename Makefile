@@ -106,7 +106,7 @@ $(B)/tidy/%.ok: % $(HEADERS) .clang-tidy
 	@touch $@
 
 FORMATTED := $(wildcard $(PARTS:%=%/*.[ch]) tests/unit/*.[ch] tests/fuzz/*.[ch] tests/guests/*.[ch] \
-    tests/bench/*.[ch] dom0-shim/*.h dom0-shim/soclectl/*.[ch])
+    tests/bench/*.[ch] tests/emulator/*.[ch] dom0-shim/*.h dom0-shim/soclectl/*.[ch])
 .PHONY: tidy format format-check check unit fuzz
 tidy: $(TIDY_SOURCES:%=$(B)/tidy/%.ok)
 format:
@@ -179,6 +179,9 @@ iso: $(B)/socle.iso
 # ---- test guests: build/tests/guests/*.elf ----------------------------------------------------------
 -include tests/guests/guests.mk
 
+# ---- tests' programs for dom0: build/tests/emulator/ ------------------------------------------------
+-include tests/emulator/programs.mk
+
 # ---- KVM's own selftests: build/selftests/bin/ ----------------------------------------------------
 -include tests/emulator/selftests.mk
 
@@ -189,7 +192,8 @@ TESTS ?=
 BUILD_PACKAGES := gcc libc6-dev make nasm binutils mawk cpio zstd kmod e2fsprogs fdisk grub-common grub-pc-bin xorriso \
     mtools busybox-static qemu-system-x86 qemu-system-data seabios ipxe-qemu python3 dpkg
 BOCHS_PACKAGES := bochs bochsbios vgabios
-TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest ovmf qemu-utils $(BOCHS_PACKAGES)
+TEST_PACKAGES := libcmocka-dev libzydis-dev clang clang-tidy clang-format libclang-rt-dev python3-pytest \
+    python3-pytest-xdist ovmf qemu-utils $(if $(filter 1,$(FULL)),stress-ng) $(BOCHS_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Asks apt only where a package is missing.
@@ -214,7 +218,7 @@ run: install-packages
 	@$(MAKE) -s --no-print-directory iso $(if $(BOCHS),bochs-images)
 	@exec /usr/bin/python3 tests/emulator/machine.py run $(MACHINE)
 test: deps-test
-	@$(MAKE) -s --no-print-directory elf images iso bochs-images guests-elf selftests-programs
+	@$(MAKE) -s --no-print-directory elf images iso bochs-images guests-elf selftests-programs dom0-programs
 	@FUZZTIME=$(FUZZTIME) MAKE="$(MAKE)" MACHINES="$(MACHINES)" TESTS="$(TESTS)" tests/check.sh \
 	    unit fuzz format tidy emulator
 BENCH_BOCHS := $(if $(filter --no-vmx,$(BENCHFLAGS)),,y)

@@ -44,8 +44,8 @@ enum socle_hypercall {
     SOCLE_HC_DOMAIN_DESTROY,
     /* (domain, SOCLE_PARAM_*, value) */
     SOCLE_HC_DOMAIN_SET,
-    /* (first domain id, gpa): struct socle_domain_list */
-    SOCLE_HC_DOMAIN_LIST,
+    /* (domain, gpa): struct socle_domain_info of the first domain from that id on */
+    SOCLE_HC_DOMAIN_NEXT,
     /* (domain, gfn, mfn, pages, SOCLE_MAP_*): maps an extent that must be dom0's RAM; large leaves
      * are used where alignment allows, and an extent of more than 512 pages must allow them: gfn
      * and mfn equal modulo 512. Existing leaves in the range are replaced. -ENOMEM: the range is
@@ -77,9 +77,9 @@ enum socle_hypercall {
     /* (domain, address, SOCLE_DOORBELL(...), data to match): -EEXIST, -ENOENT, -ENOSPC */
     SOCLE_HC_DOORBELL_ADD,
     SOCLE_HC_DOORBELL_REMOVE,
-    /* (domain, gpa): takes from the log of writes to what PROTECT was called for; the number of
-     * gfns, u64 each, that it now holds. All writes from before the call are in the log.
-     * SOCLE_DIRTY_MAX: there may be more */
+    /* (domain, gpa, vCPU): takes from the log of writes to what PROTECT was called for; the number
+     * of gfns, u64 each, that it now holds. vCPU 0: of all, with all writes from before the call;
+     * SOCLE_DIRTY_MAX: there may be more. Else all of one that is stopped */
     SOCLE_HC_DIRTY_LOG,
     SOCLE_HC_END
 };
@@ -104,6 +104,7 @@ struct socle_info {
     u32 domains;
     u32 vcpus;
     u64 tsc_scaling; /* 1: vCPUs' TSCs may have other rates: SOCLE_STATE_TSC_KHZ */
+    u64 tsc_boot;    /* the TSC where Socle's clock is 0 */
 };
 
 struct socle_log_chunk {
@@ -116,7 +117,7 @@ struct socle_log_chunk {
 #define SOCLE_PARAM_WEIGHT   1 /* 1..65536, default 1024: share of processor time */
 #define SOCLE_PARAM_AFFINITY 2 /* bit n: may run on processor n, for the first 64; 0 = all */
 #define SOCLE_PARAM_LAPIC    3 /* 1: vCPUs have a local APIC in Socle; before the first vCPU only */
-#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock's value now, in ns since the domain's start */
+#define SOCLE_PARAM_CLOCK    4 /* paravirtual clock minus Socle's, in ns */
 #define SOCLE_PARAM_NAME_LO  5 /* a name of up to 16 bytes, for lists and logs */
 #define SOCLE_PARAM_NAME_HI  6
 
@@ -139,14 +140,6 @@ struct socle_domain_info {
     u32 weight;
     u32 state; /* 0 stopped, 1 blocked, 2 runnable or running, 3 dying: of its most active vCPU */
     u32 vcpu_handle[16]; /* the first 16 */
-};
-
-#define SOCLE_LIST_MAX 28
-struct socle_domain_list {
-    u32 count;
-    u32 next; /* id to continue from, 0 at the end */
-    u64 reserved;
-    struct socle_domain_info domain[SOCLE_LIST_MAX];
 };
 
 /* SOCLE_HC_VCPU_RUN */
@@ -185,18 +178,25 @@ enum socle_exit {
     SOCLE_EXIT_IO,    /* io; IN: data[] is taken at the next RUN */
     SOCLE_EXIT_MMIO,  /* mmio; a read takes data[] at the next RUN */
     SOCLE_EXIT_FAULT, /* fault: nothing is mapped at gpa, or not for that access: MAP, then RUN */
-    SOCLE_EXIT_MSR_READ,  /* msr; value and msr.error are taken at the next RUN */
-    SOCLE_EXIT_MSR_WRITE, /* msr; msr.error is taken at the next RUN */
-    SOCLE_EXIT_EXTINT,    /* give the PIC's vector in extint_vector, or -1, at the next RUN */
-    SOCLE_EXIT_HLT,       /* only without a local APIC in Socle */
-    SOCLE_EXIT_SHUTDOWN,  /* triple fault */
-    SOCLE_EXIT_EMULATION, /* insn: an instruction on MMIO that Socle does not emulate */
-    SOCLE_EXIT_FAILED,    /* failed: the processor refused the vCPU's state, or an exit unknown to
-                             Socle */
-    SOCLE_EXIT_DEBUG,     /* debug: #DB or #BP that the debugger asked for */
-    SOCLE_EXIT_DIRTY,     /* take DIRTY_LOG until it is empty, then RUN */
-    SOCLE_EXIT_IRQ_WINDOW /* only without a local APIC in Socle */
+    SOCLE_EXIT_MSR_READ,   /* msr; value and msr.error are taken at the next RUN */
+    SOCLE_EXIT_MSR_WRITE,  /* msr; msr.error is taken at the next RUN */
+    SOCLE_EXIT_EXTINT,     /* give the PIC's vector in extint_vector, or -1, at the next RUN */
+    SOCLE_EXIT_HLT,        /* only without a local APIC in Socle */
+    SOCLE_EXIT_SHUTDOWN,   /* triple fault */
+    SOCLE_EXIT_EMULATION,  /* insn: an instruction on MMIO that Socle does not emulate */
+    SOCLE_EXIT_FAILED,     /* failed: the processor refused the vCPU's state, or an exit unknown to
+                              Socle */
+    SOCLE_EXIT_DEBUG,      /* debug: #DB or #BP that the debugger asked for */
+    SOCLE_EXIT_DIRTY,      /* take DIRTY_LOG until it is empty, then RUN */
+    SOCLE_EXIT_TASK,       /* task: make the switch, then RUN */
+    SOCLE_EXIT_IRQ_WINDOW, /* what irq_window asks for */
+    SOCLE_EXIT_UD          /* with SOCLE_TRAP_UD */
 };
+
+/* An answer to SOCLE_EXIT_MSR_READ and WRITE with SOCLE_TRAP_MSRS: Socle shall do it */
+#define SOCLE_MSR_SOCLE 2
+
+enum { SOCLE_TASK_CALL, SOCLE_TASK_IRET, SOCLE_TASK_JMP, SOCLE_TASK_GATE };
 
 struct socle_segment {
     u64 base;
@@ -211,9 +211,9 @@ struct socle_segment {
 /* One page per vCPU, dom0's memory. Socle writes all of it but the fields marked "in", which it
  * copies once at RUN; nothing in it is trusted. */
 struct socle_vcpu_page {
-    u32 exit; /* enum socle_exit */
-    u32 reserved0;
-    u64 rip; /* these five: as KVM_RUN gives them to its user at each exit */
+    u32 exit;        /* enum socle_exit */
+    u32 extint_open; /* the local APIC lets an interrupt of dom0's through, and none waits there */
+    u64 rip;         /* these five: as KVM_RUN gives them to its user; after STOP as well */
     u64 rflags;
     u64 cr8;
     u64 apic_base;
@@ -237,7 +237,8 @@ struct socle_vcpu_page {
         } fault;
         struct {
             u32 index;
-            u32 error; /* in: not 0: the instruction raises #GP */
+            u32 error; /* out: not 0: the errno by which Socle, asked to do it, has refused;
+                        * in: SOCLE_MSR_SOCLE, or not 0: the instruction raises #GP */
             u64 value; /* in, for a read */
         } msr;
         struct {
@@ -255,11 +256,17 @@ struct socle_vcpu_page {
             u64 dr6;
             u64 dr7;
         } debug;
+        struct {
+            u64 next_rip; /* where the old task goes on */
+            u16 selector; /* of the new TSS */
+            u8 source;    /* SOCLE_TASK_* */
+        } task;
         u8 pad[64];
     };
-    s32 extint_vector; /* in */
-    u32 irq_window;    /* in: without a LAPIC: exit when an interrupt can be taken */
-    u64 reserved1[11];
+    s32 extint_vector; /* in; Socle writes -1 when it has taken it */
+    u32 irq_window;    /* in: exit when an interrupt of dom0's can be taken */
+    u64 waited;        /* TSC ticks that it has waited for a processor, when it last got one */
+    u64 reserved1[10];
     u64 eoi[4]; /* a bit per vector: level-triggered interrupts that the guest has ended; the event
                  * port is raised too; the receiver takes the words with atomic exchanges */
     u8 reserved2[768];
@@ -280,6 +287,11 @@ struct socle_vcpu_page {
 #define SOCLE_STATE_CPUID       10 /* struct socle_cpuid[], at most SOCLE_CPUID_MAX; SET only */
 #define SOCLE_STATE_GUEST_DEBUG 11 /* struct socle_guest_debug; SET only */
 #define SOCLE_STATE_TSC_KHZ     12 /* u32; SET only; the TSC's value stays as it is */
+#define SOCLE_STATE_TSC_OFFSET  13 /* u64: the TSC minus the processor's, which is scaled first */
+#define SOCLE_STATE_TRAPS       14 /* u32 SOCLE_TRAP_*; SET only */
+
+#define SOCLE_TRAP_MSRS 0x1 /* all RDMSR and WRMSR are exits first, but of x2APIC's registers */
+#define SOCLE_TRAP_UD   0x2 /* what would raise #UD is an exit */
 
 struct socle_regs {
     u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */
@@ -329,7 +341,7 @@ struct socle_vcpu_events {
     u8 interrupt_soft;
     u8 shadow; /* bit 0: STI or MOV SS blocks interrupts for one instruction */
     u8 nmi_injected;
-    u8 nmi_pending;
+    u8 nmi_pending; /* SET: 2 leaves it, and the PIC's interrupt, as they are */
     u8 nmi_masked;
     u8 sipi_vector;
     u8 reserved;
@@ -340,9 +352,13 @@ struct socle_debug {
     u64 dr6, dr7;
 };
 
+#define SOCLE_DEBUG_ON    0x1
+#define SOCLE_DEBUG_STEP  0x2
+#define SOCLE_DEBUG_BP    0x4  /* #BP makes an exit */
+#define SOCLE_DEBUG_HW    0x8  /* db and dr7 are in the processor instead of the guest's own */
+#define SOCLE_DEBUG_BLOCK 0x10 /* no interrupt, no NMI */
 struct socle_guest_debug {
-    u32 flags; /* bit 0 on, bit 1 single step, bit 2 #BP exits, bit 3 hardware breakpoints in db/dr7
-                */
+    u32 flags; /* SOCLE_DEBUG_*; without ON all is off */
     u32 reserved;
     u64 db[4];
     u64 dr7;

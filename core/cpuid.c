@@ -6,8 +6,9 @@
 #include "core/lib.h"
 #include "core/vendor.h"
 
-#define ALL 0xffffffffu
-#define ANY 0xffffffffu /* every subleaf */
+#define ALL      0xffffffffu
+#define SIG_KVMK 0x4b4d564bu
+#define ANY      0xffffffffu /* every subleaf */
 
 #define F1_ECX_X2APIC   BIT(21)
 #define F1_ECX_DEADLINE BIT(24)
@@ -26,6 +27,7 @@
 u64 host_xcr0_mask;
 u32 host_mxcsr_mask;
 u64 host_phys_mask;
+u32 host_va_spare;
 bool host_has_tsc_aux;
 
 static u32 highest_basic, highest_extended;
@@ -42,14 +44,13 @@ static struct {
 
 /* What is not listed is 0. Left out is what Socle itself uses (VMX, SVM), and what has MSRs or
  * state that Socle does not switch: performance counters, machine check, MONITOR, speculation
- * control, CET, AMX, MPX, TSX, PT, LBR, resource director, SGX, SEV, WAITPKG, RDPRU, five-level
- * paging, XSAVES. */
+ * control, CET, AMX, MPX, TSX, PT, LBR, resource director, SGX, SEV, WAITPKG, RDPRU, XSAVES. */
 static const struct policy {
     u32 leaf, subleaf;
     u32 eax, ebx, ecx, edx;
 } policies[] = {
     {0x1, ANY, ALL, ALL, 0xf7fa3203, 0x1f8bbb7f},
-    {0x7, 0, 0x1, 0xfdbf27eb, 0x1a405f4f, 0x80451c},
+    {0x7, 0, 0x1, 0xfdbf27eb, 0x1a415f4f, 0x80451c},
     {0x7, 1, 0x801cb0, 0, 0, 0x4030}, /* AVX-VNNI, BF16, IFMA, fast string operations */
     {0xd, 0, 0, 0, 0, 0},
     {0xd, 1, 0x7, 0, 0, 0}, /* XSAVEOPT, XSAVEC, XGETBV1 */
@@ -134,7 +135,7 @@ static struct cpuid_regs hypervisor_leaf(u32 leaf)
 {
     switch (leaf) {
     case 0x40000000:
-        return (struct cpuid_regs){0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d};
+        return (struct cpuid_regs){0x40000001, SIG_KVMK, 0x564b4d56, 0x4d};
     case 0x40000001: /* CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE */
         return (struct cpuid_regs){.eax = BIT(0) | BIT(1) | BIT(3) | BIT(24)};
     case SOCLE_CPUID_BASE:
@@ -256,6 +257,15 @@ static struct cpuid_regs leaf_of(const struct vcpu *v, u32 leaf, u32 subleaf)
     return missing_leaf(v, leaf, subleaf);
 }
 
+bool cpuid_offers_call(const struct vcpu *v, u64 nr)
+{
+    static const u8 features[KVM_CALLS] = {[5] = 7, [10] = 11, [11] = 13}; /* UNHALT, IPI, YIELD */
+    u32 base =
+        leaf_of(v, 0x40000000, 0).ebx == SIG_KVMK ? 0x40000000 : 0x40000100; /* behind Hyper-V's */
+
+    return nr < KVM_CALLS && features[nr] && (leaf_of(v, base + 1, 0).eax >> features[nr] & 1);
+}
+
 static void set_bits(u32 *reg, u32 bits, bool on)
 {
     *reg = on ? *reg | bits : *reg & ~bits;
@@ -282,6 +292,7 @@ enum vcpu_action exit_cpuid(struct vcpu *v, u64 cr4)
     u32 leaf = (u32)v->gpr[RAX], subleaf = (u32)v->gpr[RCX];
     struct cpuid_regs r = leaf_of(v, leaf, subleaf);
 
+    v->count[SOCLE_STAT_CPUID]++;
     if (leaf <= 0xd)
         mirror_state(v, leaf, subleaf, cr4, &r);
     v->gpr[RAX] = r.eax;
@@ -306,16 +317,14 @@ static u64 cr4_of(struct cpuid_regs f1, struct cpuid_regs f7)
     cr4 |= f7.ebx & BIT(20) ? CR4_SMAP : 0;
     cr4 |= f7.ecx & BIT(2) ? CR4_UMIP : 0;
     cr4 |= f7.ecx & BIT(3) ? CR4_PKE : 0;
+    cr4 |= f7.ecx & BIT(16) ? CR4_LA57 : 0;
     return cr4;
 }
 
 static u64 efer_of(struct cpuid_regs fe1)
 {
-    u64 efer = EFER_SCE;
-
-    efer |= fe1.edx & BIT(20) ? EFER_NXE : 0;
-    efer |= fe1.edx & BIT(29) ? EFER_LME | EFER_LMA : 0;
-    return efer;
+    return EFER_SCE | (fe1.edx & BIT(20) ? EFER_NXE : 0) |
+           (fe1.edx & BIT(29) ? EFER_LME | EFER_LMA : 0);
 }
 
 u64 cpuid_cr4_mask(const struct vcpu *v)
@@ -393,4 +402,5 @@ void cpuid_init(void)
         (filtered(0x80000001, 0).edx & FE1_EDX_RDTSCP) || (filtered(7, 0).ecx & F7_ECX_RDPID);
     host_cr4_mask = cr4_of(filtered(1, 0), filtered(7, 0));
     host_efer_mask = efer_of(filtered(0x80000001, 0));
+    host_va_spare = host_cr4_mask & CR4_LA57 ? 7 : 16;
 }

@@ -16,7 +16,15 @@
 extern u64 host_xcr0_mask;  /* extended state that Socle switches: its XSAVE image fits in a page */
 extern u32 host_mxcsr_mask; /* what MXCSR may hold: XRSTOR of anything else faults */
 extern u64 host_phys_mask;  /* physical address bits */
+extern u32 host_va_spare;   /* bits of linear addresses above the highest that counts: 16 or 7 */
 extern bool host_has_tsc_aux;
+
+/* For registers that hold addresses: by what the processor can have, whatever number of levels is
+ * in use (Intel SDM vol. 1, 3.3.7.1). */
+static inline bool is_canonical(u64 va)
+{
+    return (u64)((s64)(va << host_va_spare) >> host_va_spare) == va;
+}
 
 /* Once, on the boot processor. */
 void cpuid_init(void);
@@ -24,6 +32,9 @@ void cpuid_init(void);
 /* Gives a guest's vCPU its table of n entries, which are copied. The vCPU is stopped. -E_INVAL: too
  * many. */
 int cpuid_set(struct vcpu *v, const struct socle_cpuid *entries, u32 n);
+
+/* v's CPUID offers KVM's hypercall of this number. */
+bool cpuid_offers_call(const struct vcpu *v, u64 nr);
 
 /* The bits of CR4 and EFER (LMA with LME) that v's CPUID and this processor allow. */
 u64 cpuid_cr4_mask(const struct vcpu *v);

@@ -6,10 +6,8 @@
 #include "core/linux_boot.h"
 #include "core/log.h"
 #include "core/machine.h"
-#include "core/npt.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 
 #define MAX_PADDR          BIT(44) /* of dom0's map: beyond is nothing but the tables' own size */

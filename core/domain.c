@@ -7,7 +7,6 @@
 #include "core/machine.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 #include "drivers/tsc.h"
 
@@ -248,9 +247,9 @@ static int set_lapic(struct domain *d, u64 on)
     return 0;
 }
 
-static int set_clock(struct domain *d, u64 ns)
+static int set_clock(struct domain *d, u64 offset)
 {
-    d->clock_offset_ns = (s64)(ns - tsc_uptime_ns());
+    d->clock_offset_ns = (s64)offset;
     for (u32 i = 0; i < d->vcpu_count; i++)
         pvclock_changed(d->vcpus[i]);
     return 0;
@@ -316,19 +315,15 @@ static u32 describe_state(const struct domain *d)
     return state;
 }
 
-/* Its identity map is larger than what it has: devices and holes are in it. */
-static u64 dom0_pages(void)
-{
-    return (machine_ram_bytes - image_bytes()) / PAGE_SIZE - pool_total_pages();
-}
-
 void domain_describe(struct domain *d, struct socle_domain_info *out)
 {
     memset(out, 0, sizeof(*out));
     out->id = d->id;
     out->vcpus = d->vcpu_count;
     memcpy(out->name, d->name, sizeof(out->name));
-    out->mapped_pages = d == &dom0 ? dom0_pages() : d->npt.mapped_pages;
+    out->mapped_pages = d->npt.mapped_pages;
+    if (d == &dom0) /* its identity map has devices and holes too */
+        out->mapped_pages = (machine_ram_bytes - image_bytes()) / PAGE_SIZE - pool_total_pages();
     out->pool_pages = d->charge.pages;
     out->weight = d->weight;
     out->state = describe_state(d);

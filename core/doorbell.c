@@ -3,7 +3,6 @@
 #include "core/doorbell.h"
 #include "core/domain.h"
 #include "core/event.h"
-#include "core/pool.h"
 
 #define HEADS    256
 #define PER_PAGE 128

@@ -9,6 +9,7 @@
  * exit carries out only what the processor has checked the rights for, and lets the guest run on
  * otherwise. */
 #include "core/exits.h"
+#include "core/debug.h"
 #include "core/doorbell.h"
 #include "core/gmem.h"
 #include "core/irq.h"
@@ -103,7 +104,7 @@ static enum vcpu_action exit_emulation(struct emulation *e)
         log_limited(
             "dom0's vCPU %u: no emulation of the instruction at rip %lx (%02x %02x %02x %02x)",
             v->handle, v->rip, e->bytes[0], e->bytes[1], e->bytes[2], e->bytes[3]);
-    if (!v->page || vcpu_cpl(v))
+    if (!v->page || (vcpu_cpl(v) && !(v->traps & SOCLE_TRAP_UD)))
         return vcpu_raise_ud(v);
     v->page->insn.length = e->fetched;
     memcpy(v->page->insn.bytes, e->bytes, sizeof(e->bytes));
@@ -644,6 +645,10 @@ enum vcpu_action exit_emulate(struct vcpu *v)
     switch (e.insn.op) {
     case INSN_MOV_CR:
         return access_cr8(&e);
+    case INSN_MOV_DR:
+        return debug_mov_dr(v, &e.insn);
+    case INSN_INT:
+        return debug_int(v, e.insn.has_imm ? (u8)e.insn.imm : VEC_BP);
     case INSN_INS:
     case INSN_OUTS:
         return v->page ? string_io(&e) : vcpu_raise_gp(v);

@@ -57,33 +57,22 @@ static void replace(struct socle_events *e, u8 vector)
     spin_unlock(&lock);
 }
 
-static int unregister_page(void)
-{
-    if (!events)
-        return 0;
-    replace(NULL, 0);
-    paging_unmap_shared(EVENTS_SLOT);
-    return 0;
-}
-
-static int register_page(u64 gpa, u8 vector)
-{
-    int err = events ? -E_BUSY : frame_check(gpa >> PAGE_SHIFT, 1, false);
-
-    if (!err)
-        replace(paging_map_shared(EVENTS_SLOT, gpa), vector);
-    return err;
-}
-
 int event_register(u64 gpa, u64 vector)
 {
-    int err;
+    int err = 0;
 
     if (gpa && ((gpa & ~PAGE_MASK) || vector < 32 || vector > 255))
         return -E_INVAL;
     if (!spin_trylock(&registering))
         return -E_BUSY;
-    err = gpa ? register_page(gpa, (u8)vector) : unregister_page();
+    if (gpa) {
+        err = events ? -E_BUSY : frame_check(gpa >> PAGE_SHIFT, 1, false);
+        if (!err)
+            replace(paging_map_shared(EVENTS_SLOT, gpa), (u8)vector);
+    } else if (events) {
+        replace(NULL, 0);
+        paging_unmap_shared(EVENTS_SLOT);
+    }
     spin_unlock(&registering);
     return err;
 }

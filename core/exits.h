@@ -17,18 +17,20 @@ enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4);
 /* IN and OUT of `size` bytes; next_rip is set. */
 enum vcpu_action exit_io(struct vcpu *v, u16 port, u8 size, bool in);
 
+/* What KVM answers to a hypercall that it does not know, with bad arguments, or from user mode. */
+#define KVM_ENOSYS 1000
+#define KVM_EINVAL 22
+#define KVM_EPERM  1
+
+/* A hypercall of KVM's, by a number below that, from the guest's kernel: the result. */
+#define KVM_CALLS 12
+s64 exit_kvm_call(struct vcpu *v, bool long_mode);
+
 /* VMMCALL, VMCALL. */
 enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode);
 
 /* A nested page fault at gpa. v->sregs is filled. */
 enum vcpu_action exit_npf(struct vcpu *v, gpa_t gpa, bool write, bool fetch);
-
-/* A task switch to the TSS of that selector, outside of long mode. The processor has checked the
- * way to the TSS's descriptor; an event that comes by a task gate is in v->event, and next_rip is
- * where the old task goes on. v->sregs is filled. Unless it asks dom0 for a page, what the
- * processor knows of linear addresses is void afterwards. */
-enum task_source { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE };
-enum vcpu_action exit_task_switch(struct vcpu *v, u16 selector, enum task_source source);
 
 /* Whatever needs the instruction itself: string I/O, MMIO, CR8. v->sregs is filled. */
 enum vcpu_action exit_emulate(struct vcpu *v);

@@ -176,11 +176,6 @@ void frame_lend_split(pfn_t pfn)
     spin_unlock(&g->lock);
 }
 
-u64 frame_maps(pfn_t pfn)
-{
-    return pfn < frame_end ? (u64)frames[pfn].maps + group_of(pfn)->lends : 0;
-}
-
 u64 frame_lent_pages(void)
 {
     return __atomic_load_n(&lent, __ATOMIC_RELAXED);

@@ -51,8 +51,5 @@ void frame_unlend(pfn_t pfn, u64 n, bool huge);
 /* One 2 MiB leaf at pfn became 512 leaves of 4 KiB. Never fails. */
 void frame_lend_split(pfn_t pfn);
 
-/* Mappings of one frame in guests, small and large leaves together; a moment's view. */
-u64 frame_maps(pfn_t pfn);
-
 /* Mappings of all frames in guests, in 4 KiB pages. */
 u64 frame_lent_pages(void);

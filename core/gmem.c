@@ -2,7 +2,6 @@
 /* Access to a guest's memory from its exit handlers. References: AMD64 APM vol. 2, ch. 5; Intel SDM
  * vol. 3A, ch. 4. */
 #include "core/gmem.h"
-#include "core/lib.h"
 #include "core/paging.h"
 #include "core/panic.h"
 

@@ -14,10 +14,6 @@
 #include "core/vendor.h"
 #include "drivers/tsc.h"
 
-/* What KVM answers to a hypercall that it does not know, and to one from user mode. */
-#define KVM_ENOSYS 1000
-#define KVM_EPERM  1
-
 struct args {
     u64 a, b, c, d, e;
 };
@@ -41,24 +37,7 @@ static int copy_out(u64 gpa, const void *data, size_t len)
     return err;
 }
 
-static int copy_in(void *data, u64 gpa, size_t len)
-{
-    int err = check_page(gpa);
-
-    if (!err)
-        phys_read(data, gpa, len);
-    return err;
-}
-
 /* ---- information ---- */
-
-static void count_domains(struct socle_info *info)
-{
-    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
-        info->domains++;
-        info->vcpus += d->vcpu_count;
-    }
-}
 
 static s64 call_info(const struct args *x)
 {
@@ -72,13 +51,17 @@ static s64 call_info(const struct args *x)
     vendor->features(info->features, sizeof(info->features));
     info->tsc_khz = tsc_khz;
     info->tsc_scaling = tsc_scaling;
+    info->tsc_boot = tsc_boot;
     info->ram_bytes = machine_ram_bytes;
     info->image_bytes = image_bytes();
     info->pool_bytes = pool_total_pages() * PAGE_SIZE;
     info->pool_free_bytes = pool_free_pages() * PAGE_SIZE;
     info->uptime_ns = tsc_uptime_ns();
     info->frames_lent = frame_lent_pages();
-    count_domains(info);
+    for (struct domain *d = domain_next(0); d; d = domain_after(d)) {
+        info->domains++;
+        info->vcpus += d->vcpu_count;
+    }
     return copy_out(x->a, info, sizeof(*info));
 }
 
@@ -92,18 +75,16 @@ static s64 call_log_read(const struct args *x)
     return copy_out(x->b, chunk, sizeof(*chunk));
 }
 
-static s64 call_domain_list(const struct args *x)
+static s64 call_domain_next(const struct args *x)
 {
-    struct socle_domain_list *list = memset(this_cpu()->buffer, 0, PAGE_SIZE);
+    struct socle_domain_info *info = this_cpu()->buffer;
     struct domain *d = domain_next(x->a);
 
-    for (; d && list->count < SOCLE_LIST_MAX; d = domain_after(d))
-        domain_describe(d, &list->domain[list->count++]);
-    if (d) {
-        list->next = d->id;
-        domain_put(d);
-    }
-    return copy_out(x->b, list, sizeof(*list));
+    if (!d)
+        return -E_NOENT;
+    domain_describe(d, info);
+    domain_put(d);
+    return copy_out(x->b, info, sizeof(*info));
 }
 
 static s64 stats_of(struct vcpu *v, u64 gpa)
@@ -183,8 +164,9 @@ static u32 take_log(u64 *log, u64 *gfns, u32 n)
     return n;
 }
 
-/* The flush makes the processors leave the guest, with all that they have logged. */
-static s64 take_logs(struct domain *d, u64 gpa)
+/* The flush makes the processors leave the guest, with all that they have logged. One vCPU's (0:
+ * all) is taken when that is stopped. */
+static s64 take_logs(struct domain *d, u64 gpa, u64 handle)
 {
     u32 vcpus = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE), n = 0;
     u64 *gfns = this_cpu()->buffer;
@@ -192,9 +174,12 @@ static s64 take_logs(struct domain *d, u64 gpa)
 
     if (err || !d->npt.logged)
         return err;
-    npt_flush(&d->npt);
-    for (u32 i = 0; i < vcpus; i++)
-        n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    if (!handle)
+        npt_flush(&d->npt);
+    for (u32 i = 0; i < vcpus; i++) {
+        if (!handle || d->vcpus[i]->handle == handle)
+            n = take_log(d->vcpus[i]->dirty_log, gfns, n);
+    }
     phys_write(gpa, gfns, n * sizeof(*gfns));
     return n;
 }
@@ -250,10 +235,11 @@ static enum vcpu_action call_run(struct vcpu *d, const struct args *x, s64 *resu
 static s64 copy_state(struct vcpu *v, const struct args *x, bool set)
 {
     void *buffer = memset(this_cpu()->buffer, 0, PAGE_SIZE);
-    int n = x->d > PAGE_SIZE ? -E_INVAL : copy_in(buffer, x->c, x->d);
+    int n = x->d > PAGE_SIZE ? -E_INVAL : check_page(x->c);
 
     if (n)
         return n;
+    phys_read(buffer, x->c, x->d);
     n = state_access(v, x->b, buffer, (u32)x->d, set);
     return n >= 0 && !set && copy_out(x->c, buffer, x->d) ? -E_PERM : n;
 }
@@ -344,7 +330,7 @@ static s64 call_on_domain(u64 nr, struct domain *d, const struct args *x)
     case SOCLE_HC_DOORBELL_ADD:
         return doorbell_add(d, x->b, x->c, x->d);
     case SOCLE_HC_DIRTY_LOG:
-        return take_logs(d, x->b);
+        return take_logs(d, x->b, x->c);
     default:
         return doorbell_remove(d, x->b, x->c, x->d);
     }
@@ -376,8 +362,8 @@ static s64 call(u64 nr, const struct args *x)
         return domain_create();
     case SOCLE_HC_DOMAIN_DESTROY:
         return domain_destroy(x->a);
-    case SOCLE_HC_DOMAIN_LIST:
-        return call_domain_list(x);
+    case SOCLE_HC_DOMAIN_NEXT:
+        return call_domain_next(x);
     case SOCLE_HC_VCPU_STOP ... SOCLE_HC_VCPU_STATS:
         return vcpu_call(nr, x);
     case SOCLE_HC_DOMAIN_SET:
@@ -404,11 +390,14 @@ enum vcpu_action exit_hypercall(struct vcpu *v, u8 cpl, bool long_mode)
     enum vcpu_action action = VCPU_RESUME;
     s64 result = -KVM_ENOSYS;
 
+    v->count[SOCLE_STAT_HYPERCALL]++;
     if (cpl != 0)
         result = -KVM_EPERM;
     else if (domain_has(v->domain, DOMAIN_HYPERCALLS) && long_mode &&
              (u32)v->gpr[RAX] >= SOCLE_HC_BASE)
         action = hypercall(v, &result);
+    else if ((u32)v->gpr[RAX] < KVM_CALLS)
+        result = exit_kvm_call(v, long_mode);
     if (action != VCPU_RESUME)
         return action;
     v->gpr[RAX] = long_mode ? (u64)result : (u32)result;

@@ -94,6 +94,7 @@ static const u32 one_byte[256] = {
     [0xac ... 0xad] = INSN_LODS | SIZE(BV) | F_SI,  [0xae ... 0xaf] = INSN_SCAS | SIZE(BV) | F_DI,
     [0xc0 ... 0xc1] = GROUP(SHIFT) | E_G | IMM(BYTE),
     [0xc6 ... 0xc7] = GROUP(MOV) | G_E | IMM(OPERAND),
+    [0xcc] = INSN_INT,                              [0xcd] = INSN_INT | IMM(BYTE),
     [0xd0 ... 0xd1] = GROUP(SHIFT) | E_G | IMM(ONE),
     [0xd2 ... 0xd3] = GROUP(SHIFT) | E_G,
     [0xf4] = INSN_HLT,
@@ -105,6 +106,8 @@ static const u32 two_byte[256] = {
     [0x08] = INSN_INVD,                             [0x09] = INSN_WBINVD,
     [0x20] = INSN_MOV_CR | F_MODRM | F_REG | F_DST | SIZE(NAT),
     [0x22] = INSN_MOV_CR | F_MODRM | F_REG | SIZE(NAT),
+    [0x21] = INSN_MOV_DR | F_MODRM | F_REG | F_DST | SIZE(NAT),
+    [0x23] = INSN_MOV_DR | F_MODRM | F_REG | SIZE(NAT),
     [0x30] = INSN_WRMSR,                            [0x32] = INSN_RDMSR,
     [0xa2] = INSN_CPUID,
     [0xa3] = INSN_BT | EV_GV,                       [0xab] = INSN_BTS | EV_GV,
@@ -345,6 +348,8 @@ static int check(const struct decoder *d, const struct insn *insn, u32 entry)
     if (((entry & F_MEM) && !insn->has_mem) || ((entry & F_NP) && (d->has_66 || d->rep)))
         return -E_INVAL;
     if (insn->op == INSN_MOV_CR && !(0x11d >> insn->reg & 1)) /* 0 2 3 4 8 */
+        return -E_INVAL;
+    if (insn->op == INSN_MOV_DR && insn->reg > 7)
         return -E_INVAL;
     return insn->op == INSN_MOV_SREG && insn->reg > INSN_GS ? -E_INVAL : 0;
 }

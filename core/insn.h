@@ -16,35 +16,15 @@ enum insn_mode { INSN_MODE_16 = 2, INSN_MODE_32 = 4, INSN_MODE_64 = 8 };
 /* Segment registers in the processors' own order. */
 enum insn_seg { INSN_ES, INSN_CS, INSN_SS, INSN_DS, INSN_FS, INSN_GS };
 
+/* clang-format off */
 enum insn_op {
     INSN_NONE,
-    /* Arithmetic, in the order of the opcode map; see insn_alu(). */
-    INSN_ADD,
-    INSN_OR,
-    INSN_ADC,
-    INSN_SBB,
-    INSN_AND,
-    INSN_SUB,
-    INSN_XOR,
-    INSN_CMP,
-    INSN_ROL, /* a shift count is imm, or CL when !has_imm */
-    INSN_ROR,
-    INSN_RCL,
-    INSN_RCR,
-    INSN_SHL,
-    INSN_SHR,
-    INSN_SAR,
-    INSN_BT, /* the bit number is imm or reg */
-    INSN_BTS,
-    INSN_BTR,
-    INSN_BTC,
-    INSN_TEST,
-    INSN_NOT,
-    INSN_NEG,
-    INSN_INC,
-    INSN_DEC,
-    INSN_XADD,
-    INSN_CMPXCHG,
+    /* Arithmetic, in the order of the opcode map; see insn_alu(). A shift count is imm, or CL when
+     * !has_imm; a bit number is imm or reg. */
+    INSN_ADD, INSN_OR, INSN_ADC, INSN_SBB, INSN_AND, INSN_SUB, INSN_XOR, INSN_CMP,
+    INSN_ROL, INSN_ROR, INSN_RCL, INSN_RCR, INSN_SHL, INSN_SHR, INSN_SAR,
+    INSN_BT, INSN_BTS, INSN_BTR, INSN_BTC,
+    INSN_TEST, INSN_NOT, INSN_NEG, INSN_INC, INSN_DEC, INSN_XADD, INSN_CMPXCHG,
     /* Moves. */
     INSN_CMPXCHG8B, /* and 16B: mem_size tells */
     INSN_XCHG,
@@ -53,17 +33,14 @@ enum insn_op {
     INSN_MOVSX, /* and MOVSXD */
     INSN_MOVBE,
     INSN_MOV_SREG, /* to memory; reg is an enum insn_seg */
-    INSN_PUSH,
-    INSN_POP,
+    INSN_PUSH, INSN_POP,
     INSN_MOVS, /* memory operand: seg:rSI, and a second one: ES:rDI */
     INSN_CMPS, /* likewise */
-    INSN_STOS,
-    INSN_LODS,
-    INSN_SCAS,
-    INSN_INS,
-    INSN_OUTS,
+    INSN_STOS, INSN_LODS, INSN_SCAS, INSN_INS, INSN_OUTS,
     /* System. */
     INSN_MOV_CR, /* reg is the control register's number, rm the general register's */
+    INSN_MOV_DR, /* likewise */
+    INSN_INT,    /* imm, or INT3: 3 */
     INSN_CPUID,
     INSN_HLT,
     INSN_INVD,
@@ -71,8 +48,9 @@ enum insn_op {
     INSN_RDMSR,
     INSN_WRMSR,
     INSN_XSETBV,
-    INSN_VMMCALL,
+    INSN_VMMCALL
 };
+/* clang-format on */
 
 /* General registers are numbered as in hardware: rax rcx rdx rbx rsp rbp rsi rdi r8..r15. */
 struct insn {

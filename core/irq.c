@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "core/vendor.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 
 bool irq_entries_are_timed;
@@ -113,6 +112,9 @@ static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
         v->sipi_vector = msg->vector;
         __atomic_store_n(&v->sipi_pending, true, __ATOMIC_RELEASE);
         break;
+    case APIC_REMOTE:
+        __atomic_store_n(&v->kicked, true, __ATOMIC_RELEASE);
+        break;
     default:
         return false;
     }
@@ -120,15 +122,37 @@ static bool deliver_to(struct vcpu *v, const struct apic_msg *msg)
     return true;
 }
 
-/* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need. */
+s64 irq_deliver_set(struct domain *d, const u64 bits[2], u32 first, const struct apic_msg *msg)
+{
+    u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
+    s64 taken = 0;
+
+    for (u32 i = 0; i < n; i++) {
+        u32 at = d->vcpus[i]->apic_id - first;
+
+        if (at < 128 && (bits[at / 64] >> at % 64 & 1))
+            taken += deliver_to(d->vcpus[i], msg);
+    }
+    return taken;
+}
+
+/* Below the 8-bit broadcast: one vCPU at most has that id. */
+static bool is_to_one(const struct apic_msg *msg)
+{
+    return msg->shorthand == APIC_TO_DEST && !msg->logical && msg->dest < 0xff;
+}
+
+/* Lowest priority: the vCPUs take turns, as the vector says; exact arbitration is nobody's need.
+ * Ids are mostly in the order of creation. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg)
 {
     u32 n = __atomic_load_n(&d->vcpu_count, __ATOMIC_ACQUIRE);
-    int limit = msg->mode == APIC_LOWEST ? 1 : (int)n;
+    u32 first = is_to_one(msg) ? msg->dest : msg->vector;
+    int limit = is_to_one(msg) || msg->mode == APIC_LOWEST ? 1 : (int)n;
     int taken = 0;
 
     for (u32 i = 0; i < n && taken < limit; i++) {
-        struct vcpu *v = d->vcpus[(i + msg->vector) % n];
+        struct vcpu *v = d->vcpus[(first + i) % n];
 
         if (addressed(v, from, msg))
             taken += deliver_to(v, msg);
@@ -187,7 +211,7 @@ void vcpu_timer_changed(struct vcpu *v)
 
     if (vlapic_timer_fire(&v->lapic, rdtsc()))
         v->count[SOCLE_STAT_TIMER]++;
-    kick = sched_timer_set(&v->se, vlapic_timer_deadline(&v->lapic));
+    kick = sched_timer_set(&v->se, v->lapic.timer_deadline);
     if (kick == (int)this_cpu()->id)
         irq_arm_timer();
     else

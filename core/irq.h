@@ -14,6 +14,9 @@ void irq_physical(u8 vector);
  * Returns how many took it. Any processor. */
 int irq_deliver(struct domain *d, struct vcpu *from, const struct apic_msg *msg);
 
+/* To the vCPUs whose APIC id is first + n, for each bit n; how many took it. */
+s64 irq_deliver_set(struct domain *d, const u64 bits[2], u32 first, const struct apic_msg *msg);
+
 /* An entry ends at this_cpu()->timer_deadline by itself: the physical timer is for sleep only. */
 extern bool irq_entries_are_timed;
 

@@ -14,14 +14,11 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/paging.h"
-#include "core/pool.h"
-#include "core/pvclock.h"
 #include "core/pcpu.h"
 #include "core/trap.h"
 #include "core/vendor.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
-#include "drivers/rtc.h"
 #include "drivers/tsc.h"
 #include "drivers/uart.h"
 
@@ -48,7 +45,7 @@ void fatal(const char *fmt, ...)
     fmt_vprint(text, sizeof(text), fmt, ap);
     va_end(ap);
     log_error("cannot start: %s", text);
-    smp_give_up();
+    smp_end_wait(false);
     cpu_halt_forever();
 }
 
@@ -167,7 +164,7 @@ static void init_memory(void)
              image_bytes() / 1024);
 }
 
-/* ---- time and firmware ---- */
+/* ---- firmware ---- */
 
 static bool read_firmware(paddr_t pa, void *buf, size_t len)
 {
@@ -185,13 +182,6 @@ static void read_acpi(void)
         log_warn("ACPI names no processors: only the boot processor can be used");
 }
 
-static void init_time(void)
-{
-    tsc_calibrate(acpi.pm_timer_port);
-    log_clock = tsc_uptime_ns;
-    wall_boot_ns = rtc_read() * 1000000000 - tsc_uptime_ns();
-}
-
 /* ---- the boot processor ---- */
 
 static void init_boot_cpu(struct pcpu *cpu)
@@ -202,7 +192,8 @@ static void init_boot_cpu(struct pcpu *cpu)
     cpuid_init();
     pcpu_init_registers();
     read_acpi();
-    init_time();
+    tsc_calibrate(acpi.pm_timer_port);
+    log_clock = tsc_uptime_ns;
     apic_init();
     apic_init_cpu();
     cpu->apic_id = apic_id();
@@ -225,7 +216,7 @@ static NORETURN void boot_on_own_stack(void)
     log_info("processors: %u, %s (%s), %s", pcpu_count, vendor->name, features,
              apic_is_x2apic() ? "x2APIC" : "xAPIC");
     dom0_build(&boot_info, &heap, acpi_root.rsdp);
-    smp_release();
+    smp_end_wait(true);
     vcpu_loop();
 }
 

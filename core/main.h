@@ -28,11 +28,9 @@ void pcpu_init_registers(void);
 /* Where start.asm takes a started processor, on its own stack. */
 NORETURN void ap_main(void);
 
-/* Lets the started processors into the run loop. */
-void smp_release(void);
-
-/* Lets them halt instead: their interrupts are off, so nothing else stops them. */
-void smp_give_up(void);
+/* Lets the started processors into the run loop; or halt: their interrupts are off, so nothing else
+ * stops them. */
+void smp_end_wait(bool run);
 
 /* ---- the first domain, out of the modules (dom0.c) ---- */
 

@@ -20,6 +20,12 @@ static bool is_apic_msr(u32 index)
            index == MSR_APIC_BASE;
 }
 
+/* Whether dom0 is to decide; never for the x2APIC's. */
+static bool asks_first(const struct vcpu *v, u32 index)
+{
+    return unlikely(v->traps & SOCLE_TRAP_MSRS) && !(index >> 8 == MSR_X2APIC_FIRST >> 8);
+}
+
 /* ---- local APIC ---- */
 
 /* Without a LAPIC in Socle there is only the base, which dom0's user reads at exits. */
@@ -74,7 +80,7 @@ static int read_apic(struct vcpu *v, u32 index, u64 *value)
 
 /* ---- time-stamp counter ---- */
 
-static void set_tsc_offset(struct vcpu *v, s64 offset)
+void msr_set_tsc_offset(struct vcpu *v, s64 offset)
 {
     v->tsc_offset = offset;
     vendor->update_tsc(v);
@@ -109,7 +115,7 @@ static int write_tsc(struct vcpu *v, u64 value, bool host)
         offset = matching_offset(v, offset);
     else
         v->tsc_adjust += (u64)offset - (u64)v->tsc_offset;
-    set_tsc_offset(v, offset);
+    msr_set_tsc_offset(v, offset);
     return 0;
 }
 
@@ -119,7 +125,7 @@ static int write_tsc_adjust(struct vcpu *v, u64 value, bool host)
 
     v->tsc_adjust = value;
     if (!host && delta)
-        set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
+        msr_set_tsc_offset(v, (s64)((u64)v->tsc_offset + delta));
     return 0;
 }
 
@@ -193,12 +199,9 @@ static int write_msr(struct vcpu *v, u32 index, u64 value, bool host)
         return write_tsc_aux(v, value, host);
     case MSR_EFER:
         return write_efer(v, value);
-    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK: /* of a guest it is dom0's business; dom0 itself has the CMOS clock */
     case MSR_KVM_WALL_CLOCK_NEW:
-        if (!host)
-            return pvclock_set_wall(v, value);
-        v->clock_wall_msr = value;
-        return 0;
+        return domain_has(v->domain, DOMAIN_DEVICES) ? 0 : -E_NOENT;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         return pvclock_set_time(v, value);
@@ -221,10 +224,6 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
     case MSR_TSC_AUX:
         *value = v->tsc_aux;
         return host_has_tsc_aux ? 0 : -E_INVAL;
-    case MSR_KVM_WALL_CLOCK:
-    case MSR_KVM_WALL_CLOCK_NEW:
-        *value = v->clock_wall_msr;
-        return 0;
     case MSR_KVM_SYSTEM_TIME:
     case MSR_KVM_SYSTEM_TIME_NEW:
         *value = v->clock_msr;
@@ -300,10 +299,10 @@ static void set_edx_eax(struct vcpu *v, u64 value)
     v->gpr[RDX] = value >> 32;
 }
 
-static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u32 index, u64 value)
+static enum vcpu_action ask_dom0(struct vcpu *v, enum io_kind kind, u64 value, int refused)
 {
-    v->page->msr.index = index;
-    v->page->msr.error = 0;
+    v->page->msr.index = (u32)v->gpr[RCX];
+    v->page->msr.error = (u32)-refused;
     v->page->msr.value = value;
     v->io = (struct io_state){.kind = kind, .rip = v->rip, .next_rip = v->next_rip};
     return vcpu_exit(v, kind == IO_MSR_READ ? SOCLE_EXIT_MSR_READ : SOCLE_EXIT_MSR_WRITE);
@@ -318,23 +317,25 @@ enum vcpu_action exit_wrmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
-    int err = write_msr(v, index, value, false);
+    int err = asks_first(v, index) ? -E_NOENT : write_msr(v, index, value, false);
 
+    v->count[SOCLE_STAT_MSR_WRITE]++;
     if (err != -E_NOENT)
         return finish(v, err);
     if (domain_has(v->domain, DOMAIN_DEVICES))
         return finish(v, write_passed(index, value));
-    return ask_dom0(v, IO_MSR_WRITE, index, value);
+    return ask_dom0(v, IO_MSR_WRITE, value, 0);
 }
 
 enum vcpu_action exit_rdmsr(struct vcpu *v)
 {
     u32 index = (u32)v->gpr[RCX];
     u64 value = 0;
-    int err = msr_get(v, index, &value);
+    int err = asks_first(v, index) ? -E_NOENT : msr_get(v, index, &value);
 
+    v->count[SOCLE_STAT_MSR_READ]++;
     if (err == -E_NOENT && !domain_has(v->domain, DOMAIN_DEVICES))
-        return ask_dom0(v, IO_MSR_READ, index, 0);
+        return ask_dom0(v, IO_MSR_READ, 0, 0);
     if (err == -E_NOENT)
         err = find_passed(index) >= 0 && rdmsr_safe(index, &value) ? 0 : -E_INVAL;
     if (!err)
@@ -345,20 +346,28 @@ enum vcpu_action exit_rdmsr(struct vcpu *v)
 enum vcpu_action msr_complete(struct vcpu *v)
 {
     enum io_kind kind = v->io.kind;
+    int err = (int)v->io.error;
 
     v->io.kind = IO_NONE;
     if (v->rip != v->io.rip)
         return VCPU_RESUME; /* dom0 has put the vCPU elsewhere */
     v->next_rip = v->io.next_rip;
-    if (kind == IO_MSR_READ && !v->io.error)
+    if (err == SOCLE_MSR_SOCLE) {
+        err = kind == IO_MSR_READ ? msr_get(v, (u32)v->gpr[RCX], &v->io.data)
+                                  : write_msr(v, (u32)v->gpr[RCX], v->io.data, false);
+        if (err)
+            return ask_dom0(v, kind, v->io.data, err);
+    }
+    if (kind == IO_MSR_READ && !err)
         set_edx_eax(v, v->io.data);
-    return finish(v, v->io.error ? -E_INVAL : 0);
+    return finish(v, err);
 }
 
 enum vcpu_action exit_xsetbv(struct vcpu *v, u8 cpl, u64 cr4)
 {
     u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
+    v->count[SOCLE_STAT_OTHER]++;
     if (!(cr4 & CR4_OSXSAVE))
         return vcpu_raise_ud(v);
     if (cpl || (u32)v->gpr[RCX] || !cpuid_xcr0_legal(v, value))

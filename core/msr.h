@@ -10,6 +10,7 @@
  * Socle. A TSC that is within a second of another vCPU's of the domain becomes equal to it. */
 int msr_get(struct vcpu *v, u32 index, u64 *value);
 int msr_set(struct vcpu *v, u32 index, u64 value);
+void msr_set_tsc_offset(struct vcpu *v, s64 offset);
 
 /* The end of a RDMSR or WRMSR that dom0 has answered, in v->io. */
 enum vcpu_action msr_complete(struct vcpu *v);

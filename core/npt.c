@@ -371,10 +371,9 @@ int npt_map(struct npt *npt, u64 gfn, u64 mfn, u64 pages, u32 flags, u64 *done)
 /* Whether anything is live in a table, beginning the search at entry `from`, where it is likely. */
 static bool table_live(const struct npt_format *f, const u64 *table, u32 from)
 {
-    for (u32 i = 0; i < ENTRIES; i++) {
+    for (u32 i = 0; i < ENTRIES; i++)
         if (is_live(f, table[(from + i) % ENTRIES]))
             return true;
-    }
     return false;
 }
 

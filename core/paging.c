@@ -7,7 +7,6 @@
 #include "core/pool.h"
 #include "core/x86.h"
 
-#define WINDOW_BASE 0xffffff0000000000ull
 #define LAPIC_BASE  0xffffff4000000000ull
 #define STACK_BASE  0xffffff6000000000ull
 #define SHARED_BASE 0xffffff8000000000ull
@@ -86,11 +85,8 @@ void *paging_map_stack(u32 cpu, struct pcpu **pcpu)
     u64 slot = STACK_BASE + (u64)cpu * PCPU_SLOT_SIZE;
     u64 top = slot + PCPU_SLOT_SIZE;
 
-    for (u64 va = slot; va < slot + PCPU_SIZE; va += PAGE_SIZE)
-        if (!map_pool_page(va))
-            return NULL;
-    for (u64 va = top - STACK_SIZE; va < top; va += PAGE_SIZE)
-        if (!map_pool_page(va))
+    for (u64 va = slot; va < top; va += PAGE_SIZE)
+        if ((va < slot + PCPU_SIZE || va >= top - STACK_SIZE) && !map_pool_page(va))
             return NULL;
     for (u32 i = 0; i < WINDOWS; i++)
         walk(WINDOW_BASE + (cpu * (u64)WINDOWS + i) * PAGE_SIZE, 0);

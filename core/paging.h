@@ -9,6 +9,7 @@
 
 #define DIRECT_BASE 0xffff800000000000ull /* the heap, at its physical address */
 #define IMAGE_BASE  0xffffffff80000000ull /* the image, likewise */
+#define WINDOW_BASE 0xffffff0000000000ull /* the rest is between here and there */
 
 static inline paddr_t virt_to_phys(const void *va)
 {
@@ -23,6 +24,14 @@ static inline void *phys_to_virt(paddr_t pa)
 static inline paddr_t image_to_phys(const void *va)
 {
     return (paddr_t)va - IMAGE_BASE;
+}
+
+/* Whether Socle may have something in the 8 bytes from there on: the heap is below 4 GiB, and the
+ * image below the kernels' usual place. */
+static inline bool paging_is_own(u64 va)
+{
+    return va + 8 - DIRECT_BASE < BIT(32) ||
+           va + 8 - WINDOW_BASE < IMAGE_BASE + BIT(24) - WINDOW_BASE;
 }
 
 /* Builds the tables from pool pages and switches the calling processor to them. heap: [base, base +

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The paravirtual clock's two structures (Linux Documentation/virt/kvm/x86/msr.rst). */
+/* The paravirtual clock's structure (Linux Documentation/virt/kvm/x86/msr.rst). */
 #include "core/pvclock.h"
 
 #include "core/gmem.h"
@@ -9,7 +9,7 @@
 
 #define CLOCK_ENABLE BIT(0)
 #define TSC_STABLE   BIT(0)
-#define NS_PER_S     1000000000ull
+#define STOOD_STILL  BIT(1)
 
 struct time_info {
     u32 version; /* odd while the rest is being written */
@@ -22,14 +22,6 @@ struct time_info {
     u8 pad[2];
 };
 _Static_assert(sizeof(struct time_info) == 32, "Linux's struct pvclock_vcpu_time_info");
-
-struct wall_info {
-    u32 version;
-    u32 sec;
-    u32 nsec;
-};
-
-u64 wall_boot_ns;
 
 static bool fits(gpa_t gpa, size_t size)
 {
@@ -45,16 +37,6 @@ int pvclock_set_time(struct vcpu *v, u64 value)
         return -E_INVAL;
     v->clock_msr = value;
     pvclock_changed(v);
-    return 0;
-}
-
-int pvclock_set_wall(struct vcpu *v, u64 value)
-{
-    if (!fits(value, sizeof(struct wall_info)))
-        return -E_INVAL;
-    v->clock_wall_msr = value;
-    v->clock_wall_due = true;
-    vcpu_set_pending(v, PENDING_CLOCK);
     return 0;
 }
 
@@ -88,38 +70,27 @@ static int publish(struct vcpu *v, gpa_t gpa, void *info, size_t size)
 }
 
 /* The moment is Socle's start, for every vCPU and for ever. In the guest's TSC that may be before
- * 0: all of this arithmetic, the guest's too, is modulo 2^64. */
+ * 0: all of this arithmetic, the guest's too, is modulo 2^64. That the guest stood still for long,
+ * dom0 writes there, and the guest takes it away. */
 static int write_time(struct vcpu *v)
 {
     struct time_info info = {.system_time = (u64)v->domain->clock_offset_ns, .flags = TSC_STABLE};
+    gpa_t gpa = v->clock_msr & ~CLOCK_ENABLE;
+    u8 before = 0;
 
     if (!(v->clock_msr & CLOCK_ENABLE))
         return 0;
     info.tsc_timestamp = tsc_scale(tsc_boot, v->lapic.tsc_ratio) + (u64)v->tsc_offset;
     tsc_pv_factors(v->lapic.tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
-    return publish(v, v->clock_msr & ~CLOCK_ENABLE, &info, sizeof(info));
-}
-
-static int write_wall(struct vcpu *v)
-{
-    u64 wall = wall_boot_ns - (u64)v->domain->clock_offset_ns;
-    struct wall_info info = {.sec = (u32)(wall / NS_PER_S), .nsec = (u32)(wall % NS_PER_S)};
-    int err;
-
-    if (!v->clock_wall_due)
-        return 0;
-    err = publish(v, v->clock_wall_msr, &info, sizeof(info));
-    if (err != -E_AGAIN)
-        v->clock_wall_due = false;
-    return err;
+    gmem_access(v, gpa + offsetof(struct time_info, flags), &before, sizeof(before), 0);
+    info.flags |= before & STOOD_STILL;
+    return publish(v, gpa, &info, sizeof(info));
 }
 
 enum vcpu_action pvclock_update(struct vcpu *v)
 {
-    int err = write_wall(v);
+    int err = write_time(v);
 
-    if (err != -E_AGAIN)
-        err = write_time(v);
     if (err == -E_AGAIN) {
         vcpu_set_pending(v, PENDING_CLOCK);
         return vcpu_exit(v, SOCLE_EXIT_FAULT);

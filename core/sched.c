@@ -205,8 +205,9 @@ static u64 next_event(const struct runqueue *rq)
 /* ---- in and out of a queue (rq's lock held)
  * ------------------------------------------------------ */
 
-static void enqueue(struct runqueue *rq, struct sched_entity *e)
+static void enqueue(struct runqueue *rq, struct sched_entity *e, u64 now)
 {
+    e->wait_start = now;
     set_state(e, SCHED_RUNNABLE);
     rq->weight += e->weight;
     heap_insert(&rq->queue, &e->node, e->vruntime);
@@ -238,7 +239,7 @@ static int activate(struct runqueue *rq, struct sched_entity *e, u64 now)
 {
     account(rq, now);
     limit_boost(rq, e);
-    enqueue(rq, e);
+    enqueue(rq, e, now);
     __atomic_store_n(&rq->nr, rq->nr + 1, __ATOMIC_RELAXED);
     if (rq->idle) {
         set_idle(rq, false);
@@ -440,8 +441,10 @@ static struct sched_entity *decide(struct runqueue *rq, u64 now)
     over = curr && now - rq->slice_start >= slice_of(rq);
     if (!curr || preempts(first, curr) || (over && heap_before(first->vruntime, curr->vruntime))) {
         dequeue(rq, first);
+        if ((s64)(now - first->wait_start) > 0) /* another processor's TSC may be ahead */
+            first->wait_tsc += now - first->wait_start;
         if (curr)
-            enqueue(rq, curr);
+            enqueue(rq, curr, now);
         set_idle(rq, false);
         set_current(rq, first, now);
     } else if (over) {

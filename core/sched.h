@@ -42,7 +42,7 @@ enum sched_state {
 #define SCHED_F_TRANSIT 0x8u
 #define SCHED_F_TIMER   0x10u /* ... and it has a timer */
 
-/* All but run_tsc is the scheduler's own. It is guarded by the lock of the queue of
+/* All but run_tsc and wait_tsc is the scheduler's own. It is guarded by the lock of the queue of
  * `cpu`. */
 struct sched_entity {
     struct heap_node node; /* in the queue while RUNNABLE */
@@ -53,7 +53,9 @@ struct sched_entity {
     u32 cpu; /* the processor whose queue it belongs to */
     u32 state;
     u32 flags;
-    u64 run_tsc; /* ticks that it ran, up to the last decision */
+    u64 run_tsc;  /* ticks that it ran, up to the last decision */
+    u64 wait_tsc; /* ticks that it waited in queues */
+    u64 wait_start;
     struct heap_node timer;
     u64 affinity[SCHED_CPU_WORDS];
 };

@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
-#include "core/vcpu.h"
 #include "core/vendor.h"
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
@@ -148,14 +147,9 @@ void smp_start(const struct acpi_info *acpi)
     phys_write(page, saved, size);
 }
 
-void smp_release(void)
+void smp_end_wait(bool run)
 {
-    __atomic_store_n(&verdict, RUN, __ATOMIC_RELEASE);
-}
-
-void smp_give_up(void)
-{
-    __atomic_store_n(&verdict, GIVE_UP, __ATOMIC_RELEASE);
+    __atomic_store_n(&verdict, run ? RUN : GIVE_UP, __ATOMIC_RELEASE);
 }
 
 /* ---- what one asks of another ---- */

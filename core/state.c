@@ -3,6 +3,7 @@
 #include "core/state.h"
 
 #include "core/cpuid.h"
+#include "core/debug.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/msr.h"
@@ -15,10 +16,6 @@
 #define CR0_KNOWN                                                                              \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
      CR0_PG)
-#define DR6_FIXED 0xffff0ff0ull
-#define DR6_KNOWN 0xe00full
-#define DR7_FIXED 0x400ull
-#define DR7_KNOWN 0xffff2bffull
 
 #define SEG_ATTR_LONG BIT(9)
 #define SEG_ATTR_BIG  BIT(10)
@@ -28,13 +25,19 @@
 
 /* ---- general registers ---- */
 
+/* TF, while it is a debugger's. */
+static u64 steps(const struct vcpu *v)
+{
+    return v->debug_flags & SOCLE_DEBUG_STEP ? RFLAGS_TF : 0;
+}
+
 static void get_regs(struct vcpu *v, void *buf)
 {
     struct socle_regs *r = buf;
 
     memcpy(r->gpr, v->gpr, sizeof(r->gpr));
     r->rip = v->rip;
-    r->rflags = v->rflags;
+    r->rflags = v->rflags & ~steps(v);
 }
 
 static int set_regs(struct vcpu *v, const void *buf)
@@ -43,18 +46,11 @@ static int set_regs(struct vcpu *v, const void *buf)
 
     memcpy(v->gpr, r->gpr, sizeof(v->gpr));
     v->rip = r->rip;
-    v->rflags = (r->rflags & RFLAGS_KNOWN) | RFLAGS_FIXED;
+    v->rflags = (r->rflags & RFLAGS_KNOWN) | RFLAGS_FIXED | steps(v);
     return 0;
 }
 
 /* ---- control and segment registers ---- */
-
-static bool cr0_legal(u64 cr0)
-{
-    if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)))
-        return false;
-    return !(cr0 & CR0_NW) || (cr0 & CR0_CD);
-}
 
 /* Long mode is active when it is enabled and paging is on, and only then (AMD APM vol. 2, 14.6
  * and 15.5.1). */
@@ -87,7 +83,7 @@ static bool segments_legal(const struct socle_sregs *s)
 
 static bool sregs_legal(const struct vcpu *v, const struct socle_sregs *s)
 {
-    return cr0_legal(s->cr0) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 & ~cpuid_cr4_mask(v)) &&
+    return cr0_is_legal(s->cr0) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 & ~cpuid_cr4_mask(v)) &&
            !(s->efer & ~cpuid_efer_mask(v)) && s->cr8 <= 15 && mode_legal(s) && segments_legal(s);
 }
 
@@ -142,11 +138,6 @@ static int set_xsave(struct vcpu *v, const void *buf)
     return 0;
 }
 
-static void get_xcr0(struct vcpu *v, void *buf)
-{
-    *(u64 *)buf = v->xcr0;
-}
-
 static int set_xcr0(struct vcpu *v, const void *buf)
 {
     u64 xcr0 = *(const u64 *)buf;
@@ -191,14 +182,14 @@ static void get_events(struct vcpu *v, void *buf)
 {
     struct socle_vcpu_events *e = buf;
     const struct event *event = &v->event;
-    bool exception = event->valid && event->type == EVENT_EXCEPTION;
+    bool exception = event->valid && (event->type == EVENT_EXCEPTION || event->type == EVENT_INT3);
     bool soft = event->valid && event->type == EVENT_SOFT;
     bool interrupt = soft || (event->valid && event->type == EVENT_INTERRUPT);
     u8 vector = interrupt ? event->vector : 0;
 
-    if (!interrupt && v->extint_vector >= 0) { /* the PIC has it in service */
+    if (!interrupt && v->extint_ready) { /* the PIC has it in service */
         interrupt = true;
-        vector = (u8)v->extint_vector;
+        vector = v->extint_vector;
     }
     *e = (struct socle_vcpu_events){.exception_pending = exception,
                                     .exception_nr = exception ? event->vector : 0,
@@ -232,7 +223,8 @@ static bool events_legal(const struct socle_vcpu_events *e)
 static struct event event_of(const struct socle_vcpu_events *e)
 {
     if (e->exception_pending)
-        return (struct event){true, e->exception_has_error, e->exception_nr, EVENT_EXCEPTION,
+        return (struct event){true, e->exception_has_error, e->exception_nr,
+                              e->exception_nr == VEC_BP ? EVENT_INT3 : EVENT_EXCEPTION,
                               e->exception_has_error ? e->exception_error : 0};
     if (e->nmi_injected)
         return (struct event){true, false, VEC_NMI, EVENT_NMI, 0};
@@ -249,41 +241,15 @@ static int set_events(struct vcpu *v, const void *buf)
     if (!events_legal(e))
         return -E_INVAL;
     v->event = event_of(e);
-    v->extint_vector = -1;
-    if (e->interrupt_injected && (e->exception_pending || e->nmi_injected))
+    if (e->nmi_pending < 2) {
+        v->extint_ready = e->interrupt_injected && (e->exception_pending || e->nmi_injected);
         v->extint_vector = e->interrupt_nr;
-    v->nmi_pending = e->nmi_pending;
+        v->nmi_pending = e->nmi_pending;
+    }
     v->nmi_masked = e->nmi_masked;
     v->sipi_vector = e->sipi_vector;
     vendor->set_shadow(v, e->shadow & 1);
     return 0;
-}
-
-/* ---- debug registers ---- */
-
-static void get_debug(struct vcpu *v, void *buf)
-{
-    vendor->get_debug(v, buf);
-}
-
-static int set_debug(struct vcpu *v, const void *buf)
-{
-    struct socle_debug d = *(const struct socle_debug *)buf;
-
-    if (d.dr6 >> 32 || d.dr7 >> 32)
-        return -E_INVAL;
-    d.dr6 = (d.dr6 & DR6_KNOWN) | DR6_FIXED;
-    d.dr7 = (d.dr7 & DR7_KNOWN) | DR7_FIXED;
-    vendor->set_debug(v, &d);
-    return 0;
-}
-
-/* There is none yet, but switching it off works. */
-static int set_guest_debug(UNUSED struct vcpu *v, const void *buf)
-{
-    const struct socle_guest_debug *d = buf;
-
-    return d->flags & 1 ? -E_OPNOTSUPP : 0;
 }
 
 /* ---- the TSC's rate ---- */
@@ -303,16 +269,26 @@ static int set_tsc_khz(struct vcpu *v, const void *buf)
     return msr_set(v, MSR_TSC, value);
 }
 
+static int set_tsc_offset(struct vcpu *v, const void *buf)
+{
+    msr_set_tsc_offset(v, *(const s64 *)buf);
+    return 0;
+}
+
+/* ---- what comes to Socle and dom0 beyond the usual ---- */
+
+static int set_traps(struct vcpu *v, const void *buf)
+{
+    v->traps = *(const u32 *)buf;
+    vendor->update_intercepts(v);
+    return 0;
+}
+
 /* ---- whether it runs ---- */
 
 _Static_assert(ACTIVITY_WAIT_INIT == SOCLE_MP_UNINIT && ACTIVITY_WAIT_SIPI == SOCLE_MP_INIT &&
                    ACTIVITY_HALTED == SOCLE_MP_HALTED,
                "activities are numbered as dom0 sees them");
-
-static void get_mp(struct vcpu *v, void *buf)
-{
-    *(u32 *)buf = v->activity;
-}
 
 static int set_mp(struct vcpu *v, const void *buf)
 {
@@ -327,24 +303,30 @@ static int set_mp(struct vcpu *v, const void *buf)
 /* ---- all of them ---- */
 
 static const struct section {
-    u32 bytes; /* 0: of any length, or none */
+    u64 bytes; /* 0: of any length, or none */
     void (*get)(struct vcpu *v, void *buf);
     int (*set)(struct vcpu *v, const void *buf);
+    u64 field; /* of struct vcpu, where GET is no more than its value */
 } sections[] = {
     [SOCLE_STATE_REGS] = {sizeof(struct socle_regs), get_regs, set_regs},
     [SOCLE_STATE_SREGS] = {sizeof(struct socle_sregs), get_sregs, set_sregs},
     [SOCLE_STATE_XSAVE] = {PAGE_SIZE, get_xsave, set_xsave},
-    [SOCLE_STATE_XCR0] = {sizeof(u64), get_xcr0, set_xcr0},
+    [SOCLE_STATE_XCR0] = {sizeof(u64), NULL, set_xcr0, offsetof(struct vcpu, xcr0)},
     [SOCLE_STATE_LAPIC] = {VLAPIC_STATE_BYTES, get_lapic, set_lapic},
     [SOCLE_STATE_EVENTS] = {sizeof(struct socle_vcpu_events), get_events, set_events},
-    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), get_debug, set_debug},
-    [SOCLE_STATE_MP] = {sizeof(u32), get_mp, set_mp},
-    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, set_guest_debug},
+    [SOCLE_STATE_DEBUG] = {sizeof(struct socle_debug), debug_get, debug_set},
+    [SOCLE_STATE_MP] = {sizeof(u32), NULL, set_mp, offsetof(struct vcpu, activity)},
+    [SOCLE_STATE_GUEST_DEBUG] = {sizeof(struct socle_guest_debug), NULL, debug_set_guest},
     [SOCLE_STATE_TSC_KHZ] = {sizeof(u32), NULL, set_tsc_khz},
+    [SOCLE_STATE_TSC_OFFSET] = {sizeof(u64), NULL, set_tsc_offset,
+                                offsetof(struct vcpu, tsc_offset)},
+    [SOCLE_STATE_TRAPS] = {sizeof(u32), NULL, set_traps},
 };
 
 int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
 {
+    const struct section *s;
+
     if (section == SOCLE_STATE_MSRS)
         return get_or_set_msrs(v, buf, len, set);
     if (section == SOCLE_STATE_CPUID && set && len % sizeof(struct socle_cpuid) == 0)
@@ -353,10 +335,14 @@ int state_access(struct vcpu *v, u64 section, void *buf, u32 len, bool set)
         return -E_INVAL;
     if (section >= ARRAY_SIZE(sections) || len != sections[section].bytes)
         return -E_INVAL;
-    if (set && sections[section].set)
-        return sections[section].set(v, buf);
-    if (set || !sections[section].get)
+    s = &sections[section];
+    if (set && s->set)
+        return s->set(v, buf);
+    if (set || (!s->get && !s->field))
         return -E_INVAL;
-    sections[section].get(v, buf);
+    if (s->get)
+        s->get(v, buf);
+    else
+        memcpy(buf, (u8 *)v + s->field, len);
     return 0;
 }

@@ -8,7 +8,6 @@
 #include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/symtab.h"
-#include "core/x86.h"
 #include "drivers/apic.h"
 
 #define KERNEL_CS       0x08

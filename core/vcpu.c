@@ -2,6 +2,7 @@
 /* vCPUs: creation, waking and stopping, exits to dom0, and what the run loops need. */
 #include "core/vcpu.h"
 #include "core/cpuid.h"
+#include "core/debug.h"
 #include "core/event.h"
 #include "core/exits.h"
 #include "core/irq.h"
@@ -10,11 +11,9 @@
 #include "core/machine.h"
 #include "core/msr.h"
 #include "core/paging.h"
-#include "core/panic.h"
 #include "core/pcpu.h"
 #include "core/pvclock.h"
 #include "core/vendor.h"
-#include "drivers/apic.h"
 #include "drivers/tsc.h"
 
 #define NOT_LOADED  (~0u)
@@ -27,28 +26,17 @@ static struct spinlock table_lock;
 
 /* ---- creation ---- */
 
-static const struct socle_segment reset_data = {.limit = 0xffff, .attr = 0x93};
-
 static void reset_sregs(struct socle_sregs *s)
 {
     memset(s, 0, sizeof(*s));
     for (u32 i = 0; i < SOCLE_SEG_LDTR; i++)
-        s->seg[i] = reset_data;
+        s->seg[i] = (struct socle_segment){.limit = 0xffff, .attr = 0x93};
     s->seg[SOCLE_SEG_CS] = (struct socle_segment){
         .base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attr = 0x9b};
     s->seg[SOCLE_SEG_LDTR] = (struct socle_segment){.limit = 0xffff, .attr = 0x82};
     s->seg[SOCLE_SEG_TR] = (struct socle_segment){.limit = 0xffff, .attr = 0x8b};
     s->gdt_limit = s->idt_limit = 0xffff;
     s->cr0 = CR0_ET | CR0_NW | CR0_CD;
-}
-
-/* An XSAVE image of all components in their initial state: x87 control word and MXCSR are its only
- * non-zero fields. */
-static void init_xsave(struct vcpu *v)
-{
-    v->xcr0 = 1;
-    *(u16 *)v->xsave_area = 0x037f;
-    *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
 }
 
 void vcpu_reset(struct vcpu *v)
@@ -63,7 +51,7 @@ void vcpu_reset(struct vcpu *v)
     v->rflags = RFLAGS_FIXED;
     v->event.valid = false;
     v->nmi_masked = v->nmi_pending = false; /* not sipi_pending: one may have come since the INIT */
-    v->extint_vector = -1;
+    v->extint_ready = false;
     v->io.kind = IO_NONE;
     reset_sregs(&s);
     vendor->set_sregs(v, &s);
@@ -150,7 +138,10 @@ static void init_vcpu(struct vcpu *v, u32 apic_id, u32 port)
     sched_entity_init(&v->se, this_cpu()->id);
     sched_set_weight(&v->se, d->weight, rdtsc());
     vcpu_follow_affinity(v);
-    init_xsave(v);
+    /* All components in their initial state: x87 control word and MXCSR alone are not zero. */
+    v->xcr0 = 1;
+    *(u16 *)v->xsave_area = 0x037f;
+    *(u32 *)((char *)v->xsave_area + 24) = 0x1f80;
     vcpu_reset(v);
     if (!domain_has(d, DOMAIN_LAPIC))
         vlapic_set_base(&v->lapic, APIC_DEFAULT_PA, true, &(struct vlapic_effect){0});
@@ -240,22 +231,22 @@ void vcpu_post(struct vcpu *v, u8 vector, bool level)
 
 static bool wants_interrupt_of_dom0(struct vcpu *v)
 {
-    if (v->extint_vector >= 0)
+    if (v->extint_ready || v->irq_blocked)
         return false;
-    return v->irq_window || (v->extint_pending && vlapic_accepts_extint(&v->lapic));
+    return (v->irq_window || v->extint_pending) && vlapic_accepts_extint(&v->lapic);
 }
 
 bool vcpu_has_event(struct vcpu *v)
 {
-    if (__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE) & PENDING_TIMER)
+    if (__atomic_load_n(&v->pending, __ATOMIC_ACQUIRE) & (PENDING_TIMER | PENDING_STEP))
         return true;
     if (v->activity == ACTIVITY_WAIT_SIPI || v->activity == ACTIVITY_WAIT_INIT)
         return v->init_pending || v->sipi_pending;
-    if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked))
+    if (v->event.valid || v->init_pending || (v->nmi_pending && !v->nmi_masked) || v->kicked)
         return true;
-    if (!(v->rflags & RFLAGS_IF))
+    if (!(v->rflags & RFLAGS_IF) || v->irq_blocked)
         return false;
-    return vlapic_pending(&v->lapic) >= 0 || v->extint_vector >= 0 || wants_interrupt_of_dom0(v);
+    return vlapic_pending(&v->lapic) >= 0 || v->extint_ready || wants_interrupt_of_dom0(v);
 }
 
 /* ---- dom0's vCPU inside RUN, and the vCPU that it waits for ---- */
@@ -264,11 +255,6 @@ bool vcpu_has_event(struct vcpu *v)
 static struct vcpu *claim_waiter(struct vcpu *v)
 {
     return __atomic_exchange_n(&v->waiter, NULL, __ATOMIC_SEQ_CST);
-}
-
-static void end_wait(struct vcpu *waiter, s64 result)
-{
-    __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
 }
 
 bool vcpu_settled(struct vcpu *v)
@@ -287,9 +273,21 @@ static void end_run(struct vcpu *v, s64 result)
     struct vcpu *waiter = claim_waiter(v);
 
     if (waiter) {
-        end_wait(waiter, result);
+        __atomic_store_n(&waiter->wait_result, result, __ATOMIC_RELEASE);
         wake(waiter);
     }
+}
+
+/* What KVM_RUN gives its user with whatever ends it. */
+static void describe(struct vcpu *v)
+{
+    struct socle_vcpu_page *p = v->page;
+
+    p->extint_open = !v->extint_ready && vlapic_accepts_extint(&v->lapic);
+    p->rip = v->rip;
+    p->rflags = v->rflags;
+    p->cr8 = vlapic_cr8(&v->lapic);
+    p->apic_base = vcpu_apic_base(v);
 }
 
 int vcpu_stop(struct vcpu *v)
@@ -299,7 +297,11 @@ int vcpu_stop(struct vcpu *v)
         return -E_AGAIN;
     }
     end_run(v, SOCLE_RAN_INTERRUPTED);
-    return sched_loaded(&v->se) ? -E_AGAIN : 0;
+    if (sched_loaded(&v->se))
+        return -E_AGAIN;
+    if (v->page) /* a new vCPU has none for a moment */
+        describe(v);
+    return 0;
 }
 
 /* RUN returns now, with `result` unless the other side has decided already. */
@@ -355,10 +357,8 @@ static enum vcpu_action ask_for_interrupt(struct vcpu *v)
     if (!wants_interrupt_of_dom0(v))
         return VCPU_RESUME;
     if (!(v->rflags & RFLAGS_IF) || vendor->get_shadow(v) || v->event.valid ||
-        v->io.kind != IO_NONE) {
-        vcpu_set_pending(v, PENDING_EVENT);
+        v->io.kind != IO_NONE)
         return VCPU_RESUME;
-    }
     v->extint_pending = false;
     v->irq_window = false;
     v->io.kind = IO_EXTINT;
@@ -371,10 +371,16 @@ static enum vcpu_action take_events(struct vcpu *v)
         take_init(v);
     if (v->sipi_pending)
         take_sipi(v);
-    if (v->activity == ACTIVITY_HALTED && vcpu_has_event(v))
+    if (v->activity == ACTIVITY_HALTED && vcpu_has_event(v)) {
         v->activity = ACTIVITY_RUN;
+        v->kicked = false;
+    }
     if (v->activity != ACTIVITY_RUN)
         return VCPU_BLOCK;
+    if (v->event.valid && v->event.type == EVENT_INT3) {
+        v->event.type = EVENT_EXCEPTION;
+        v->rip++;
+    }
     return ask_for_interrupt(v);
 }
 
@@ -437,6 +443,7 @@ static enum vcpu_action do_pending_work(struct vcpu *v)
 {
     enum vcpu_action action = VCPU_RESUME;
     u32 work = __atomic_exchange_n(&v->pending, 0, __ATOMIC_ACQ_REL);
+    bool complete_only = false;
 
     if (work & PENDING_WAIT)
         finish_wait(v);
@@ -459,16 +466,22 @@ static enum vcpu_action do_pending_work(struct vcpu *v)
     if (action == VCPU_RESUME && (work & PENDING_COMPLETE)) {
         work &= ~(u32)PENDING_COMPLETE;
         action = complete_io(v);
-        if (action == VCPU_RESUME && v->complete_only) {
-            vcpu_set_pending(v, work & PENDING_CLOCK);
-            return vcpu_exit(v, SOCLE_EXIT_NONE);
-        }
+        complete_only = v->complete_only;
+    }
+    if (action == VCPU_RESUME && ((work | v->pending) & PENDING_STEP)) {
+        work &= ~(u32)PENDING_STEP;
+        __atomic_fetch_and(&v->pending, ~(u32)PENDING_STEP, __ATOMIC_RELAXED);
+        action = debug_stepped(v);
+    }
+    if (action == VCPU_RESUME && complete_only) {
+        vcpu_set_pending(v, work & PENDING_CLOCK);
+        return vcpu_exit(v, SOCLE_EXIT_NONE);
     }
     if (action == VCPU_RESUME && (work & PENDING_CLOCK)) {
         work &= ~(u32)PENDING_CLOCK;
         action = pvclock_update(v);
     }
-    vcpu_set_pending(v, work & (PENDING_EVENT | PENDING_COMPLETE | PENDING_CLOCK));
+    vcpu_set_pending(v, work & (PENDING_EVENT | PENDING_COMPLETE | PENDING_CLOCK | PENDING_STEP));
     return action;
 }
 
@@ -537,7 +550,7 @@ static void put_exited(struct pcpu *cpu, struct vcpu *v, u64 now)
 
     if (waiter) {
         kick = sched_handback(&cpu->rq, &v->se, &waiter->se, now);
-        end_wait(waiter, SOCLE_RAN_EXIT);
+        __atomic_store_n(&waiter->wait_result, SOCLE_RAN_EXIT, __ATOMIC_RELEASE);
         pcpu_kick(kick);
         return;
     }
@@ -604,6 +617,14 @@ void vcpu_put(struct vcpu *v, enum vcpu_action action)
     }
 }
 
+void vcpu_load_dr(const struct vcpu *v)
+{
+    write_dr0(v->dr[0]);
+    write_dr1(v->dr[1]);
+    write_dr2(v->dr[2]);
+    write_dr3(v->dr[3]);
+}
+
 /* The whole of the extended state is switched, whatever XCR0 the guests have: else one could turn a
  * component on and find another's registers in it. */
 static void load_common(struct vcpu *v)
@@ -612,13 +633,12 @@ static void load_common(struct vcpu *v)
     xrstor(v->xsave_area, host_xcr0_mask);
     if (v->xcr0 != host_xcr0_mask)
         xsetbv(0, v->xcr0);
-    write_dr0(v->dr[0]);
-    write_dr1(v->dr[1]);
-    write_dr2(v->dr[2]);
-    write_dr3(v->dr[3]);
+    vcpu_load_dr(v);
     if (host_has_tsc_aux)
         wrmsr(MSR_TSC_AUX, v->tsc_aux);
     v->count[SOCLE_STAT_SWITCH]++;
+    if (v->page)
+        v->page->waited = v->se.wait_tsc;
 }
 
 static void save_common(struct vcpu *v)
@@ -681,18 +701,24 @@ void vcpu_set_xcr0(struct vcpu *v, u64 xcr0)
 
 int vcpu_next_interrupt(struct vcpu *v)
 {
-    if (unlikely(v->extint_vector >= 0))
+    if (likely(!v->irq_special))
+        return vlapic_pending(&v->lapic);
+    if (v->irq_blocked)
+        return -1;
+    if (v->extint_ready)
         return v->extint_vector;
-    if (unlikely(v->extint_pending || v->irq_window) && wants_interrupt_of_dom0(v))
+    if (wants_interrupt_of_dom0(v)) {
+        vcpu_set_pending(v, PENDING_EVENT); /* also where the guest has just opened LINT0 */
         return VCPU_WINDOW;
+    }
     return vlapic_pending(&v->lapic);
 }
 
 void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
 {
     v->count[SOCLE_STAT_INJECTED]++;
-    if (v->extint_vector >= 0)
-        v->extint_vector = -1;
+    if (v->extint_ready)
+        v->extint_ready = false;
     else
         vlapic_accept(&v->lapic, vector);
 }
@@ -701,14 +727,15 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector)
 
 void vcpu_take_answer(struct vcpu *v)
 {
-    const volatile struct socle_vcpu_page *p = v->page;
+    volatile struct socle_vcpu_page *p = v->page;
     s32 vector = p->extint_vector;
 
-    if (!domain_has(v->domain, DOMAIN_LAPIC))
-        v->irq_window = p->irq_window;
-    if ((v->io.kind == IO_EXTINT || !domain_has(v->domain, DOMAIN_LAPIC)) && vector >= 0 &&
-        vector < 256)
-        v->extint_vector = (s16)vector;
+    v->irq_window = p->irq_window;
+    if (vector >= 0 && vector < 256) {
+        v->extint_vector = (u8)vector;
+        v->extint_ready = true;
+    }
+    p->extint_vector = -1;
     if (v->io.kind == IO_MSR_READ || v->io.kind == IO_MSR_WRITE) {
         v->io.data = p->msr.value;
         v->io.error = p->msr.error;
@@ -737,10 +764,7 @@ enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
         dom0_died(v, "had an exit that nobody can answer");
     v->count[SOCLE_STAT_TO_DOM0]++;
     p->exit = reason;
-    p->rip = v->rip;
-    p->rflags = v->rflags;
-    p->cr8 = vlapic_cr8(&v->lapic);
-    p->apic_base = vcpu_apic_base(v);
+    describe(v);
     return VCPU_EXIT;
 }
 

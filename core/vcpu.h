@@ -17,6 +17,7 @@
 #define PENDING_CLOCK    BIT(3) /* the paravirtual clock must be written again */
 #define PENDING_WAIT     BIT(4) /* dom0's vCPU: RUN has not returned yet */
 #define PENDING_TIMER    BIT(5) /* the local APIC's timer is due */
+#define PENDING_STEP     BIT(6) /* an instruction is done that TF was set for */
 
 /* What a handler wants of the run loop. All but RESUME take the vCPU off the processor. */
 enum vcpu_action {
@@ -38,7 +39,13 @@ struct event {
     u8 type; /* EVENT_* */
     u32 error;
 };
-enum { EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFT = 4 };
+enum {
+    EVENT_INTERRUPT = 0,
+    EVENT_NMI = 2,
+    EVENT_EXCEPTION = 3,
+    EVENT_SOFT = 4,
+    EVENT_INT3 = 6 /* from dom0: RIP is at the instruction, not behind it, until the entry */
+};
 
 /* What an instruction that dom0 answers waits for. */
 enum io_kind {
@@ -97,6 +104,7 @@ struct vcpu {
     bool retired; /* that instruction is done: its interrupt shadow ends */
     u32 pending;
     u32 activity;
+    u32 traps; /* SOCLE_TRAP_* */
     struct domain *domain;
     void *vendor; /* VMCB or VMCS, owned by svm/ or vmx/ */
     struct vlapic lapic;
@@ -112,13 +120,21 @@ struct vcpu {
 
     struct event event; /* to inject at the next entry */
     bool nmi_pending;
-    bool extint_pending; /* the PIC's output */
     bool init_pending;
     bool sipi_pending;
+    bool kicked; /* KVM_HC_KICK_CPU: the next HLT ends at once */
     bool nmi_masked;
     u8 sipi_vector;
-    s16 extint_vector; /* got from dom0, -1: none */
-    bool irq_window;   /* without a LAPIC: dom0 wants to inject */
+    u8 extint_vector; /* got from dom0, if extint_ready */
+    union {
+        u32 irq_special; /* 0: only the local APIC has interrupts */
+        struct {
+            bool extint_pending; /* the PIC's output */
+            bool extint_ready;
+            bool irq_window;  /* dom0 wants to inject */
+            bool irq_blocked; /* by the debugger */
+        };
+    };
 
     /* Exit to dom0. */
     struct socle_vcpu_page *page; /* shared, NULL for dom0's own */
@@ -133,19 +149,22 @@ struct vcpu {
 
     /* State that is in the processor only while the vCPU is loaded. */
     u64 xcr0;
-    u64 dr[4];
+    u64 dr[4];        /* the debugger's, if it has any */
     void *xsave_area; /* a pool page */
     u64 *dirty_log;   /* a pool page, NULL where there is none: SOCLE_DIRTY_MAX addresses */
     u64 tsc_aux;
+
+    u32 debug_flags;              /* SOCLE_DEBUG_* */
+    struct socle_debug own_debug; /* the guest's, while there is a debugger of the processor */
 
     struct socle_sregs sregs; /* filled by the vendor part for the emulator */
     bool cr2_dirty;           /* sregs.cr2 is new: the vendor part loads it at the next entry */
     u64 tsc_adjust;
     s64 tsc_offset;
     u64 apic_base; /* without a LAPIC only; see vcpu_apic_base() */
-    u64 clock_msr, clock_wall_msr;
+    u64 clock_msr;
     u32 clock_version;
-    bool clock_wall_due;            /* the wall clock is to be written */
+    bool clock_stood_still;         /* dom0 says so; the guest is to be told */
     struct socle_cpuid *cpuid;      /* a pool page */
     u8 cpuid_bucket[CPUID_BUCKETS]; /* first entry of each chain, from 1; 0: none (cpuid.c) */
     u64 guest_xcr0_mask;            /* from CPUID leaf 0xd */
@@ -171,6 +190,8 @@ static inline enum vcpu_action vcpu_skip(struct vcpu *v)
 {
     v->rip = v->next_rip;
     v->retired = true;
+    if (unlikely(v->rflags & RFLAGS_TF))
+        vcpu_set_pending(v, PENDING_STEP);
     return VCPU_RESUME;
 }
 
@@ -184,12 +205,6 @@ static inline enum vcpu_action vcpu_raise(struct vcpu *v, u8 vector, bool has_er
 static inline enum vcpu_action vcpu_raise_gp(struct vcpu *v)
 {
     return vcpu_raise(v, VEC_GP, true, 0);
-}
-
-/* Also for instructions that no domain is offered. */
-static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
-{
-    return vcpu_raise(v, VEC_UD, false, 0);
 }
 
 /* A new vCPU in `d`, stopped, in the state after RESET. page_pa: dom0's page for it (checked by the
@@ -255,11 +270,21 @@ void vcpu_accept_interrupt(struct vcpu *v, u8 vector);
 /* An exit to dom0 with this reason; fields of v->page besides it are set by the caller. */
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason);
 
+/* Also for instructions that no domain is offered; dom0 may know better. */
+static inline enum vcpu_action vcpu_raise_ud(struct vcpu *v)
+{
+    return unlikely(v->traps & SOCLE_TRAP_UD) ? vcpu_exit(v, SOCLE_EXIT_UD)
+                                              : vcpu_raise(v, VEC_UD, false, 0);
+}
+
 /* A failed entry or an exit that Socle does not know: logs, ends the domain (dom0: the machine). */
 enum vcpu_action vcpu_fail(struct vcpu *v, u64 reason, u64 info1, u64 info2);
 
 /* Takes from v's page what dom0 answers to its last exit; copied once. v is stopped. */
 void vcpu_take_answer(struct vcpu *v);
+
+/* Brings v->dr into the processor. */
+void vcpu_load_dr(const struct vcpu *v);
 
 /* XSETBV, for the loaded vCPU; checked by the caller. */
 void vcpu_set_xcr0(struct vcpu *v, u64 xcr0);

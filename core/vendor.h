@@ -37,6 +37,8 @@ struct vendor_ops {
     bool (*set_msr)(struct vcpu *v, u32 index, u64 value);
     void (*get_debug)(struct vcpu *v, struct socle_debug *d);
     void (*set_debug)(struct vcpu *v, const struct socle_debug *d);
+    /* v->debug_flags are others. */
+    void (*update_intercepts)(struct vcpu *v);
     bool (*get_shadow)(struct vcpu *v); /* STI or MOV SS shadow */
     void (*set_shadow)(struct vcpu *v, bool shadow);
     /* The TSC's offset; and its ratio, which is another than 1 with tsc_scaling only. */

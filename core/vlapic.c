@@ -692,7 +692,7 @@ bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
 
     if (mode == VLAPIC_DISABLED)
         return false;
-    if (dest == APIC_DEST_ALL)
+    if (dest == APIC_DEST_ALL || (dest == 0xff && mode == VLAPIC_XAPIC))
         return true;
     if (!logical)
         return dest == l->id;
@@ -705,7 +705,7 @@ bool vlapic_match(const struct vlapic *l, u32 dest, bool logical)
 
 static int msg_check(const struct apic_msg *msg)
 {
-    if (msg->mode == APIC_RESERVED)
+    if (msg->mode == APIC_REMOTE)
         return -E_INVAL;
     return msg->mode <= APIC_LOWEST && msg->vector < 16 ? -E_RANGE : 0;
 }
@@ -736,7 +736,7 @@ int apic_msg_from_msi(u64 addr, u32 data, struct apic_msg *msg)
 {
     u32 dest = (u32)(addr >> 12 & 0xff) | (u32)(addr >> 32 & 0xffffff00);
 
-    *msg = (struct apic_msg){.dest = dest == 0xff ? APIC_DEST_ALL : dest,
+    *msg = (struct apic_msg){.dest = dest,
                              .mode = (data >> 8) & 7,
                              .vector = (u8)data,
                              .logical = addr & BIT(2),

@@ -59,7 +59,7 @@ enum apic_delivery {
     APIC_FIXED,
     APIC_LOWEST,
     APIC_SMI,
-    APIC_RESERVED,
+    APIC_REMOTE, /* reserved: KVM_HC_KICK_CPU's */
     APIC_NMI,
     APIC_INIT,
     APIC_SIPI,
@@ -80,7 +80,7 @@ struct apic_msg {
 /* What a register write asks of the caller. */
 #define VLAPIC_IPI   0x01u /* route icr: apic_msg_from_icr(icr, true, ...) */
 #define VLAPIC_EOI   0x02u /* eoi_vector, level-triggered, has ended: tell the IOAPIC */
-#define VLAPIC_TIMER 0x04u /* vlapic_timer_deadline() may be another */
+#define VLAPIC_TIMER 0x04u /* timer_deadline may be another */
 #define VLAPIC_DEST  0x08u /* LDR, DFR or mode: what vlapic_match() finds may be another */
 #define VLAPIC_MODE  0x10u /* vlapic_mode() changed */
 
@@ -106,7 +106,7 @@ struct vlapic {
     u32 id;           /* x2APIC id; constant */
     u64 base;         /* the APIC_BASE MSR */
 
-    u64 timer_deadline; /* host TSC of the next expiry, or VLAPIC_NEVER */
+    u64 timer_deadline; /* host TSC of the next expiry, may be past; or VLAPIC_NEVER */
     u64 timer_period;   /* in host TSC ticks */
     u64 tsc_deadline;   /* the TSC_DEADLINE MSR (guest TSC), 0 when not armed */
     u64 tsc_ratio;      /* guest TSC = tsc_scale(host TSC, tsc_ratio) + tsc_offset */
@@ -218,12 +218,6 @@ bool vlapic_accepts_extint(const struct vlapic *l);
 
 /* ---- timer ---- */
 
-/* Host TSC of the next expiry, or VLAPIC_NEVER. It may be in the past. */
-static inline u64 vlapic_timer_deadline(const struct vlapic *l)
-{
-    return l->timer_deadline;
-}
-
 /* If the timer is due: posts its interrupt unless it's masked, and arms the next period (periods
  * that were missed are merged). True if it was due. */
 bool vlapic_timer_fire(struct vlapic *l, u64 now);
@@ -240,7 +234,7 @@ void vlapic_tsc_changed(struct vlapic *l, u64 offset, u64 now);
 bool vlapic_match(const struct vlapic *l, u32 dest, bool logical);
 
 /* Decode an ICR value (in x2APIC form, or in xAPIC form with an 8-bit destination in 63:56) or an
- * MSI. An MSI's destination bits 31:8 are in address bits 63:40, as KVM has it. In the 8-bit forms
+ * MSI. An MSI's destination bits 31:8 are in address bits 63:40, as KVM has it. In ICR's 8-bit form
  * 0xff is everyone. -E_INVAL: nothing that could be delivered (reserved mode, vector below 16, no
  * MSI address, INIT de-assert). */
 int apic_msg_from_icr(u64 icr, bool x2apic, struct apic_msg *msg);

@@ -48,9 +48,9 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 
 #define RFLAGS_FIXED BIT(1)
 #define RFLAGS_ZF    BIT(6)
+#define RFLAGS_TF    BIT(8)
 #define RFLAGS_IF    BIT(9)
 #define RFLAGS_DF    BIT(10)
-#define RFLAGS_NT    BIT(14)
 #define RFLAGS_AC    BIT(18)
 
 enum {
@@ -59,9 +59,6 @@ enum {
     VEC_BP = 3,
     VEC_UD = 6,
     VEC_DF = 8,
-    VEC_TS = 10,
-    VEC_NP = 11,
-    VEC_SS = 12,
     VEC_GP = 13,
     VEC_PF = 14,
     VEC_AC = 17,
@@ -171,6 +168,7 @@ DEFINE_REGISTER(dr1)
 DEFINE_REGISTER(dr2)
 DEFINE_REGISTER(dr3)
 DEFINE_REGISTER(dr6)
+DEFINE_REGISTER(dr7)
 
 static inline void invlpg(const void *va)
 {
@@ -210,6 +208,12 @@ static inline void xrstor(const void *area, u64 mask)
     __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"(low), "d"(high) : "memory");
 }
 
+static inline bool cr0_is_legal(u64 cr0)
+{
+    return !(cr0 >> 32) && (cr0 & (CR0_PG | CR0_PE)) != CR0_PG &&
+           (cr0 & (CR0_NW | CR0_CD)) != CR0_NW;
+}
+
 static inline void cpu_relax(void)
 {
     __builtin_ia32_pause();
@@ -219,9 +223,4 @@ static inline NORETURN void cpu_halt_forever(void)
 {
     for (;;)
         __asm__ volatile("cli; hlt" : : : "memory");
-}
-
-static inline bool is_canonical(u64 va)
-{
-    return (u64)((s64)(va << 16) >> 16) == va;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: the run loop, injection, and the decoding of exits. */
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/paging.h"
 #include "core/panic.h"
@@ -53,19 +54,11 @@ static void close_interrupt_window(struct vmcb *c)
     c->intercept1 &= ~INTERCEPT(VINTR);
 }
 
-/* An interrupt that the guest can take at once goes in as a virtual one. The event field would do
- * as well, but QEMU (7.2) delivers that one again if the entry meets a request to its thread. */
-static void make_interrupt_virtual(struct vmcb *c)
-{
-    c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
-    c->event_inj = 0;
-}
-
 /* While a handler of the last NMI runs, the next one waits for its IRET; and that one must not be
  * caught a second time. */
 static bool inject_nmi(struct vcpu *v, struct vmcb *c)
 {
-    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1))
+    if (c->exit_code == SVM_EXIT_IRET || (c->int_state & 1) || v->irq_blocked)
         return false;
     c->intercept1 |= INTERCEPT(IRET);
     if (v->nmi_masked)
@@ -104,11 +97,16 @@ static void prepare_events(struct vcpu *v, struct vmcb *c)
         open_interrupt_window(c);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, c, vector);
-    else if (unlikely(vlapic_blocked_by_tpr(&v->lapic)))
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
         c->intercept_cr_write |= BIT(8);
+    /* An interrupt that the guest can take at once goes in as a virtual one. The event field would
+     * do as well, but QEMU (7.2) delivers that one again if the entry meets a request to its
+     * thread. */
     if ((c->event_inj & (EVENT_INJ_VALID | EVENT_INJ_TYPE)) == EVENT_INJ_VALID &&
-        !(c->int_ctl & INT_CTL_IRQ))
-        make_interrupt_virtual(c);
+        !(c->int_ctl & INT_CTL_IRQ)) {
+        c->int_ctl = (u32)c->int_ctl | INT_CTL_NOW | (c->event_inj & 0xff) << INT_CTL_VECTOR_SHIFT;
+        c->event_inj = 0;
+    }
 }
 
 /* ---- after the exit ---- */
@@ -119,16 +117,13 @@ static void requeue_event(struct vcpu *v, struct vmcb *c)
 {
     u64 info = c->exit_int_info;
     u8 type = info >> 8 & 7;
+    bool injected = (c->event_inj | EVENT_INJ_VALID) == info;
 
-    if (type == EVENT_SOFT)
+    if (type == EVENT_SOFT && !injected)
         return;
-    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4))
+    if (type == EVENT_EXCEPTION && ((info & 0xff) == VEC_BP || (info & 0xff) == 4) && !injected)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & EVENT_INJ_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)(info >> 32)};
+    v->event = (struct event){true, !!(info & EVENT_INJ_ERROR), (u8)info, type, (u32)(info >> 32)};
 }
 
 /* A virtual interrupt may have been forestalled, or interrupted, by the exit: then it comes again.
@@ -139,49 +134,28 @@ static void end_virtual_interrupt(struct vcpu *v, struct vmcb *c)
     if (c->intercept1 & INTERCEPT(VINTR))
         return;
     if (c->int_ctl & INT_CTL_IRQ) {
-        v->event = (struct event){.valid = true,
-                                  .vector = (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
-                                  .type = EVENT_INTERRUPT};
+        v->event = (struct event){true, false, (u8)(c->int_ctl >> INT_CTL_VECTOR_SHIFT),
+                                  EVENT_INTERRUPT, 0};
         c->exit_int_info = 0;
     }
     c->int_ctl &= ~INT_CTL_NOW;
 }
 
-/* Executes the instruction at rip by its handler, if it is (still) `op`. */
-static enum vcpu_action decode_and_handle(struct vcpu *v, enum insn_op op,
-                                          enum vcpu_action (*handler)(struct vcpu *))
+/* False: the instruction at rip is not `op` (any more), or not to be read; *action is what follows.
+ */
+static bool decode_next_rip(struct vcpu *v, enum insn_op op, enum vcpu_action *action)
 {
-    enum vcpu_action action;
-
     svm_get_sregs(v, &v->sregs);
-    action = exit_find_next_rip(v, op);
-    return action == VCPU_RESUME && v->next_rip != v->rip ? handler(v) : action;
+    *action = exit_find_next_rip(v, op);
+    return *action == VCPU_RESUME && v->next_rip != v->rip;
 }
 
-static enum vcpu_action skip_checked(struct vcpu *v, enum insn_op op,
-                                     enum vcpu_action (*handler)(struct vcpu *))
+static bool find_next_rip(struct vcpu *v, enum insn_op op, enum vcpu_action *action)
 {
     if (!svm_features.next_rip)
-        return decode_and_handle(v, op, handler);
+        return decode_next_rip(v, op, action);
     v->next_rip = vmcb_of(v)->next_rip;
-    return handler(v);
-}
-
-static enum vcpu_action handle_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, vmcb_of(v)->cr4);
-}
-
-static enum vcpu_action handle_hypercall(struct vcpu *v)
-{
-    struct vmcb *c = vmcb_of(v);
-
-    return exit_hypercall(v, c->cpl, (c->efer & EFER_LMA) && (c->cs.attr & BIT(9)));
-}
-
-static enum vcpu_action handle_xsetbv(struct vcpu *v)
-{
-    return exit_xsetbv(v, vmcb_of(v)->cpl, vmcb_of(v)->cr4);
+    return true;
 }
 
 static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
@@ -196,16 +170,6 @@ static enum vcpu_action handle_io(struct vcpu *v, struct vmcb *c)
     return exit_emulate(v);
 }
 
-static enum vcpu_action handle_msr(struct vcpu *v, struct vmcb *c)
-{
-    if (c->exit_info1) {
-        v->count[SOCLE_STAT_MSR_WRITE]++;
-        return skip_checked(v, INSN_WRMSR, exit_wrmsr);
-    }
-    v->count[SOCLE_STAT_MSR_READ]++;
-    return skip_checked(v, INSN_RDMSR, exit_rdmsr);
-}
-
 static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
 {
     u8 vector = (u8)(c->exit_code - SVM_EXIT_EXCP_BASE);
@@ -213,7 +177,11 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if (vector == VEC_MC)
         panic("machine check");
-    return vcpu_raise(v, vector, vector == VEC_AC, (u32)c->exit_info1);
+    if (vector == VEC_UD)
+        return vcpu_raise_ud(v);
+    if (vector != VEC_AC)
+        return debug_exception(v, vector);
+    return vcpu_raise(v, vector, true, (u32)c->exit_info1);
 }
 
 /* The HLT right behind an STI is executed here. QEMU's VMRUN (before 9.1) does not load the
@@ -221,40 +189,37 @@ static enum vcpu_action handle_exception(struct vcpu *v, struct vmcb *c)
  * through what that interrupt told it. */
 static enum vcpu_action handle_interrupt(struct vcpu *v, struct vmcb *c)
 {
+    enum vcpu_action action = VCPU_RESUME;
+
     v->count[SOCLE_STAT_INTERRUPT]++;
     svm_take_interrupts();
-    return unlikely(c->int_state & 1) && !c->cpl ? decode_and_handle(v, INSN_HLT, exit_hlt)
-                                                 : VCPU_RESUME;
+    if (unlikely(c->int_state & 1) && !c->cpl && decode_next_rip(v, INSN_HLT, &action))
+        return exit_hlt(v);
+    return action;
 }
 
-/* The handler's end of NMI blocking: the IRET itself is still to come, so a further NMI waits for
- * the exit after this one. */
-static enum vcpu_action handle_iret(struct vcpu *v, struct vmcb *c)
-{
-    c->intercept1 &= ~INTERCEPT(IRET);
-    v->nmi_masked = false;
-    return VCPU_RESUME;
-}
-
-static enum vcpu_action handle_cr8(struct vcpu *v, struct vmcb *c)
+static enum vcpu_action emulate(struct vcpu *v)
 {
     v->count[SOCLE_STAT_CR]++;
-    c->intercept_cr_write &= (u16)~BIT(8);
     svm_get_sregs(v, &v->sregs);
     return exit_emulate(v);
 }
 
 static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
 {
+    enum vcpu_action action;
+
     switch (c->exit_code) {
     case SVM_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
-        return skip_checked(v, INSN_CPUID, handle_cpuid);
+        return find_next_rip(v, INSN_CPUID, &action) ? exit_cpuid(v, c->cr4) : action;
     case SVM_EXIT_VMMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
-        return skip_checked(v, INSN_VMMCALL, handle_hypercall);
+        return find_next_rip(v, INSN_VMMCALL, &action)
+                   ? exit_hypercall(v, c->cpl, (c->efer & EFER_LMA) && (c->cs.attr & BIT(9)))
+                   : action;
     case SVM_EXIT_MSR:
-        return handle_msr(v, c);
+        if (!find_next_rip(v, c->exit_info1 ? INSN_WRMSR : INSN_RDMSR, &action))
+            return action;
+        return c->exit_info1 ? exit_wrmsr(v) : exit_rdmsr(v);
     case SVM_EXIT_IOIO:
         return handle_io(v, c);
     case SVM_EXIT_NPF:
@@ -267,27 +232,33 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, struct vmcb *c)
         close_interrupt_window(c);
         return VCPU_RESUME;
     case SVM_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
-        return skip_checked(v, INSN_HLT, exit_hlt);
+        return find_next_rip(v, INSN_HLT, &action) ? exit_hlt(v) : action;
     case SVM_EXIT_PAUSE:
         return exit_pause(v);
     case SVM_EXIT_WRITE_CR8:
-        return handle_cr8(v, c);
+        c->intercept_cr_write &= (u16)~BIT(8);
+        return emulate(v);
+    case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR15:
+    case SVM_EXIT_SWINT:
+        return emulate(v);
     case SVM_EXIT_EXCP_BASE + VEC_DB:
+    case SVM_EXIT_EXCP_BASE + VEC_BP:
+    case SVM_EXIT_EXCP_BASE + VEC_UD:
     case SVM_EXIT_EXCP_BASE + VEC_AC:
     case SVM_EXIT_EXCP_BASE + VEC_MC:
         return handle_exception(v, c);
-    case SVM_EXIT_IRET:
-        return handle_iret(v, c);
+    case SVM_EXIT_IRET: /* still to come: a further NMI waits for the exit after this one */
+        c->intercept1 &= ~INTERCEPT(IRET);
+        v->nmi_masked = false;
+        return VCPU_RESUME;
     case SVM_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_XSETBV, handle_xsetbv);
+        return find_next_rip(v, INSN_XSETBV, &action) ? exit_xsetbv(v, c->cpl, c->cr4) : action;
     case SVM_EXIT_WBINVD:
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_WBINVD, vcpu_skip);
+        return find_next_rip(v, INSN_WBINVD, &action) ? vcpu_skip(v) : action;
     case SVM_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
-        return skip_checked(v, INSN_INVD, vcpu_skip);
+        return find_next_rip(v, INSN_INVD, &action) ? vcpu_skip(v) : action;
     case SVM_EXIT_RDPMC:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_gp(v);
@@ -331,7 +302,6 @@ static void enter_guest(struct vcpu *v, struct vmcb *c)
     c->rsp = v->gpr[RSP];
     c->rip = v->rip;
     c->rflags = v->rflags;
-    c->clean = 0;
     svm_enter(v->gpr, virt_to_phys(c));
     v->gpr[RAX] = c->rax;
     v->gpr[RSP] = c->rsp;

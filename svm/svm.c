@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD SVM: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "svm/svm.h"
+#include "core/debug.h"
 #include "core/lib.h"
 #include "core/paging.h"
 #include "core/pcpu.h"
@@ -17,6 +18,9 @@
 #define PAUSE_COUNT 3000
 #define PAUSE_GAP   128
 #define HAS_FILTER  (BIT(10) | BIT(12))
+
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
 
 #define IOPM_SIZE  12288
 #define MSRPM_SIZE 8192
@@ -82,17 +86,9 @@ static void init_permission_maps(void)
             allow_msr(msr_fields[i].index);
 }
 
-static void note_features(void)
-{
-    struct cpuid_regs r = cpuid(0x8000000a, 0);
-
-    svm_features.asids = MIN(svm_features.asids, r.ebx);
-    svm_features.next_rip &= !vendor_plain && (r.edx & BIT(3));
-    svm_features.pause_filter &= !vendor_plain && (r.edx & HAS_FILTER) == HAS_FILTER;
-}
-
 static int svm_init_cpu(struct pcpu *cpu)
 {
+    struct cpuid_regs features = cpuid(0x8000000a, 0);
     void *save_area = pool_alloc(NULL);
     u64 de_cfg;
 
@@ -100,7 +96,9 @@ static int svm_init_cpu(struct pcpu *cpu)
         return -E_NOMEM;
     if (cpu->id == 0)
         init_permission_maps();
-    note_features();
+    svm_features.asids = MIN(svm_features.asids, features.ebx);
+    svm_features.next_rip &= !vendor_plain && (features.edx & BIT(3));
+    svm_features.pause_filter &= !vendor_plain && (features.edx & HAS_FILTER) == HAS_FILTER;
     /* LFENCE serializes: dom0 relies on it against speculation, and cannot turn it on itself. */
     if (rdmsr_safe(MSR_DE_CFG, &de_cfg))
         wrmsr(MSR_DE_CFG, de_cfg | DE_CFG_LFENCE);
@@ -124,9 +122,7 @@ static void init_controls(struct vcpu *v, struct vmcb *c)
 {
     bool owner = domain_has(v->domain, DOMAIN_DEVICES);
 
-    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
-     */
-    c->intercept_exceptions = BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB);
+    c->intercept_exceptions = EXCEPTIONS;
     c->intercept1 = INTERCEPT(INTR) | INTERCEPT(NMI) | INTERCEPT(SMI) | INTERCEPT(INIT) |
                     INTERCEPT(RDPMC) | INTERCEPT(CPUID) | INTERCEPT(RSM) | INTERCEPT(INVD) |
                     INTERCEPT(HLT) | INTERCEPT(INVLPGA) | INTERCEPT(IOIO) | INTERCEPT(MSR) |
@@ -172,6 +168,30 @@ static void svm_load(struct vcpu *v)
 static void svm_save(struct vcpu *v)
 {
     __asm__ volatile("vmsave %0" : : "a"(virt_to_phys(v->vendor)) : "memory");
+}
+
+/* QEMU's VMRUN (7.2) loads DR7, but arms no breakpoint: MOV does. Not where Socle is itself. */
+static void arm_breakpoints(const struct vcpu *v)
+{
+    for (u32 i = 0; i < 4; i++)
+        if (paging_is_own(v->dr[i]))
+            return;
+    vcpu_load_dr(v);
+    write_dr7(vmcb_of(v)->dr7 & ~DR7_ACCESS);
+}
+
+static void load_all(struct vcpu *v)
+{
+    svm_load(v);
+    if (unlikely(v->debug_flags & SOCLE_DEBUG_HW))
+        arm_breakpoints(v);
+}
+
+static void save_all(struct vcpu *v)
+{
+    svm_save(v);
+    if (unlikely(v->debug_flags & SOCLE_DEBUG_HW))
+        write_dr7(DR7_FIXED);
 }
 
 static struct vmcb_segment *segment_of(struct vmcb *c, u32 i)
@@ -244,6 +264,8 @@ static bool svm_get_msr(struct vcpu *v, u32 index, u64 *value)
 {
     u64 *field = msr_field(vmcb_of(v), index);
 
+    if (pcpu_has(v))
+        svm_save(v);
     if (field)
         *value = index == MSR_EFER ? *field & ~EFER_SVME : *field;
     return field;
@@ -253,8 +275,12 @@ static bool svm_set_msr(struct vcpu *v, u32 index, u64 value)
 {
     u64 *field = msr_field(vmcb_of(v), index);
 
+    if (pcpu_has(v))
+        svm_save(v);
     if (field)
         *field = index == MSR_EFER ? value | EFER_SVME : value;
+    if (pcpu_has(v))
+        svm_load(v);
     return field;
 }
 
@@ -270,6 +296,21 @@ static void svm_set_debug(struct vcpu *v, const struct socle_debug *d)
     memcpy(v->dr, d->db, sizeof(v->dr));
     vmcb_of(v)->dr6 = d->dr6;
     vmcb_of(v)->dr7 = d->dr7;
+}
+
+/* INT3 makes no exit for #BP in QEMU (7.2): there it is one of INT n. */
+static void svm_update_intercepts(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    c->intercept_dr = v->debug_flags & DEBUG_TAKEN ? ~0u : 0;
+    c->intercept_exceptions = EXCEPTIONS | (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0);
+    c->msrpm = image_to_phys(v->traps & SOCLE_TRAP_MSRS ? iopm_guest : msrpm); /* all ones */
+    c->intercept1 &= ~INTERCEPT(SWINT);
+    if (v->debug_flags & SOCLE_DEBUG_BP) {
+        c->intercept_exceptions |= BIT(VEC_BP);
+        c->intercept1 |= svm_features.next_rip ? 0 : INTERCEPT(SWINT);
+    }
 }
 
 static bool svm_get_shadow(struct vcpu *v)
@@ -294,9 +335,9 @@ const struct vendor_ops svm_ops = {
     .detect = svm_detect,
     .init_cpu = svm_init_cpu,
     .features = svm_feature_names,
-    .load = svm_load,
+    .load = load_all,
     .run = svm_run,
-    .save = svm_save,
+    .save = save_all,
     .idle = svm_idle,
     .vcpu_init = svm_vcpu_init,
     .vcpu_free = svm_vcpu_free,
@@ -306,6 +347,7 @@ const struct vendor_ops svm_ops = {
     .set_msr = svm_set_msr,
     .get_debug = svm_get_debug,
     .set_debug = svm_set_debug,
+    .update_intercepts = svm_update_intercepts,
     .get_shadow = svm_get_shadow,
     .set_shadow = svm_set_shadow,
     .update_tsc = svm_update_tsc,

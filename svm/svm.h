@@ -7,6 +7,8 @@
 
 enum svm_exit {
     SVM_EXIT_WRITE_CR8 = 0x18,
+    SVM_EXIT_READ_DR0 = 0x20,
+    SVM_EXIT_WRITE_DR15 = 0x3f,
     SVM_EXIT_EXCP_BASE = 0x40,
     SVM_EXIT_INTR = 0x60,
     SVM_EXIT_NMI = 0x61,
@@ -17,6 +19,7 @@ enum svm_exit {
     SVM_EXIT_CPUID = 0x72,
     SVM_EXIT_RSM = 0x73,
     SVM_EXIT_IRET = 0x74,
+    SVM_EXIT_SWINT = 0x75,
     SVM_EXIT_INVD = 0x76,
     SVM_EXIT_PAUSE = 0x77,
     SVM_EXIT_HLT = 0x78,
@@ -68,8 +71,8 @@ struct vmcb_segment {
 
 struct vmcb {
     u16 reserved0;
-    u16 intercept_cr_write; /* 002 */
-    u32 reserved1;
+    u16 intercept_cr_write;   /* 002 */
+    u32 intercept_dr;         /* 004: reads, then writes */
     u32 intercept_exceptions; /* 008 */
     u32 intercept1;
     u32 intercept2; /* 010 */

@@ -105,11 +105,12 @@ run_make() {
     fi
 }
 
-# pytest's own lines are shown as they come.
+# pytest's own lines are shown as they come. An emulator keeps one processor busy; more than four want much memory.
 run_emulator() {
-    local log="$logs/emulator.log" closing n
+    local log="$logs/emulator.log" workers=$((jobs < 4 ? jobs : 4)) closing n
 
-    /usr/bin/python3 -m pytest -p no:cacheprovider -ra -v ${TESTS:+-k "$TESTS"} tests/emulator 2>&1 | tee "$log"
+    /usr/bin/python3 -m pytest -p no:cacheprovider -ra -v -n $workers --dist loadgroup --durations 25 \
+        ${TESTS:+-k "$TESTS"} tests/emulator 2>&1 | tee "$log"
     local status=${PIPESTATUS[0]}
     closing=$(grep -E '^=+ .*(passed|failed|error|no tests ran|deselected).* in ' "$log" | tail -n 1)
     n=$(sed -n 's/.* \([0-9]*\) passed.*/\1/p' <<<"$closing")

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: the run loop, injection, and the decoding of exits. */
 #include "core/cpuid.h"
+#include "core/debug.h"
 #include "core/exits.h"
 #include "core/gmem.h"
 #include "core/irq.h"
-#include "core/lib.h"
 #include "core/log.h"
 #include "core/pcpu.h"
 #include "drivers/tsc.h"
@@ -83,6 +83,8 @@ static enum vcpu_action close_window(struct vcpu *v, u32 window)
 /* The processor keeps the next NMI out until the IRET of this one's handler. */
 static bool inject_nmi(struct vcpu *v)
 {
+    if (v->irq_blocked)
+        return false;
     if (vmread(VMCS_INTERRUPTIBILITY) & (SHADOW | BLOCKED_BY_NMI)) {
         open_window(v, PROC_NMI_WINDOW);
         return false;
@@ -105,15 +107,6 @@ static void inject_interrupt(struct vcpu *v, bool busy, u8 vector)
         vmx_sync_interrupts(v);
 }
 
-/* What waits in IRR has to be looked at again when the guest writes TPR, or ends another. */
-static void watch_priorities(struct vcpu *v)
-{
-    if (vlapic_blocked_by_tpr(&v->lapic))
-        open_window(v, PROC_CR8_LOAD);
-    else if (v->lapic.virtualized)
-        vmx_sync_interrupts(v);
-}
-
 /* Events in the order of their priority; at most one is delivered by an entry. */
 static void prepare_events(struct vcpu *v)
 {
@@ -133,8 +126,10 @@ static void prepare_events(struct vcpu *v)
         open_window(v, PROC_INTERRUPT_WINDOW);
     else if (unlikely(vector >= 0))
         inject_interrupt(v, busy, (u8)vector);
-    else if (unlikely(v->lapic.irr_words))
-        watch_priorities(v);
+    else if (unlikely(v->lapic.irr_words) && vlapic_blocked_by_tpr(&v->lapic))
+        open_window(v, PROC_CR8_LOAD); /* looked at again when the guest writes TPR */
+    else if (unlikely(v->lapic.irr_words) && v->lapic.virtualized)
+        vmx_sync_interrupts(v); /* ... or ends another */
 }
 
 /* PAE paging's four entries, which MOV to CR0 and CR3 load (Intel SDM vol. 3A, 4.4.1). */
@@ -170,11 +165,8 @@ static void requeue_event(struct vcpu *v)
 
     if (likely(!(info & INTR_INFO_VALID)) || type >= EVENT_SOFT)
         return;
-    v->event = (struct event){.valid = true,
-                              .has_error = !!(info & INTR_INFO_ERROR),
-                              .vector = (u8)info,
-                              .type = type,
-                              .error = (u32)vmread(VMCS_IDT_ERROR)};
+    v->event = (struct event){true, !!(info & INTR_INFO_ERROR), (u8)info, type,
+                              (u32)vmread(VMCS_IDT_ERROR)};
 }
 
 static bool long_code(void)
@@ -203,21 +195,6 @@ static u8 cpl(void)
     return vmread(VMCS_GUEST_RIGHTS + 2 * SOCLE_SEG_SS) >> 5 & 3;
 }
 
-static enum vcpu_action handle_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
-}
-
-static enum vcpu_action handle_hypercall(struct vcpu *v)
-{
-    return exit_hypercall(v, cpl(), long_code());
-}
-
-static enum vcpu_action handle_xsetbv(struct vcpu *v)
-{
-    return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
-}
-
 static enum vcpu_action emulate(struct vcpu *v)
 {
     vmx_get_sregs(v, &v->sregs);
@@ -240,15 +217,6 @@ static void block_nmi_again(const struct vcpu *v, u64 q)
 {
     if (unlikely(q & EPT_NMI_UNBLOCKED) && !v->event.valid)
         vmwrite(VMCS_INTERRUPTIBILITY, vmread(VMCS_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
-}
-
-/* Dom0 empties the log before it runs the vCPU again. */
-static enum vcpu_action handle_log_full(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_OTHER]++;
-    block_nmi_again(v, vmread(VMCS_QUALIFICATION));
-    vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
-    return vcpu_exit(v, SOCLE_EXIT_DIRTY);
 }
 
 static enum vcpu_action handle_ept_violation(struct vcpu *v)
@@ -277,9 +245,7 @@ static bool may_switch_paging(bool on)
 /* The guest wants one of the bits that it does not own. */
 static enum vcpu_action move_to_cr0(struct vcpu *v, u64 cr0)
 {
-    if (cr0 >> 32 || (cr0 & (CR0_PG | CR0_PE)) == CR0_PG || (cr0 & (CR0_NW | CR0_CD)) == CR0_NW)
-        return vcpu_raise_gp(v);
-    if (!may_switch_paging(cr0 & CR0_PG))
+    if (!cr0_is_legal(cr0) || !may_switch_paging(cr0 & CR0_PG))
         return vcpu_raise_gp(v);
     vmx_set_cr0(v, cr0 | CR0_ET);
     return vcpu_skip(v);
@@ -315,17 +281,13 @@ static enum vcpu_action handle_exception(struct vcpu *v)
     v->count[SOCLE_STAT_EXCEPTION]++;
     if ((u8)info == VEC_MC)
         panic("machine check");
+    if ((u8)info == VEC_UD)
+        return vcpu_raise_ud(v);
     if ((u8)info == VEC_DB) /* the exit has not changed DR6 (Intel SDM vol. 3C, 28.1) */
         write_dr6(read_dr6() | vmread(VMCS_QUALIFICATION));
+    if ((u8)info == VEC_DB || (u8)info == VEC_BP)
+        return debug_exception(v, (u8)info);
     return vcpu_raise(v, (u8)info, info & INTR_INFO_ERROR, (u32)vmread(VMCS_EXIT_INTR_ERROR));
-}
-
-/* The processor has acknowledged it. */
-static enum vcpu_action handle_interrupt(struct vcpu *v)
-{
-    v->count[SOCLE_STAT_INTERRUPT]++;
-    irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
-    return VCPU_RESUME;
 }
 
 /* Also where an interrupt waits that made no exit (see LONGEST_ENTRY_MS). */
@@ -338,22 +300,28 @@ static enum vcpu_action handle_preemption_timer(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Intel SDM vol. 3C, 26.4.2. What comes by a task gate and is no instruction's is in v->event. */
+/* Dom0 makes the switch (Intel SDM vol. 3C, 26.4.2); its own kernel makes none. The processor has
+ * checked the way to the TSS's descriptor; what comes by a task gate and is no instruction's is in
+ * v->event. */
 static enum vcpu_action handle_task_switch(struct vcpu *v)
 {
     u64 q = vmread(VMCS_QUALIFICATION), state = vmread(VMCS_INTERRUPTIBILITY) & ~BLOCKED_BY_NMI;
-    enum task_source source = q >> 30 & 3;
+    u8 source = q >> 30 & 3;
 
     v->count[SOCLE_STAT_OTHER]++;
+    if (!v->page)
+        return vcpu_raise_gp(v);
     v->next_rip = v->rip;
     if (!v->event.valid)
         find_next_rip(v);
-    if (source == TASK_IRET)
+    if (source == SOCLE_TASK_IRET)
         vmwrite(VMCS_INTERRUPTIBILITY, state);
     else if (v->event.valid && v->event.type == EVENT_NMI)
         vmwrite(VMCS_INTERRUPTIBILITY, state | BLOCKED_BY_NMI);
-    vmx_get_sregs(v, &v->sregs);
-    return exit_task_switch(v, (u16)q, source);
+    v->page->task.next_rip = v->next_rip;
+    v->page->task.selector = (u16)q;
+    v->page->task.source = source;
+    return vcpu_exit(v, SOCLE_EXIT_TASK);
 }
 
 /* The processor has ended it; others may have waited for that. */
@@ -372,25 +340,28 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
 {
     switch (reason) {
     case VMX_EXIT_CPUID:
-        v->count[SOCLE_STAT_CPUID]++;
-        return skip(v, handle_cpuid);
+        find_next_rip(v);
+        return exit_cpuid(v, vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_VMCALL:
-        v->count[SOCLE_STAT_HYPERCALL]++;
-        return skip(v, handle_hypercall);
+        find_next_rip(v);
+        return exit_hypercall(v, cpl(), long_code());
     case VMX_EXIT_RDMSR:
-        v->count[SOCLE_STAT_MSR_READ]++;
         return skip(v, exit_rdmsr);
     case VMX_EXIT_WRMSR:
-        v->count[SOCLE_STAT_MSR_WRITE]++;
         return skip(v, exit_wrmsr);
     case VMX_EXIT_IO:
         return handle_io(v);
     case VMX_EXIT_EPT_VIOLATION:
         return handle_ept_violation(v);
-    case VMX_EXIT_LOG_FULL:
-        return handle_log_full(v);
-    case VMX_EXIT_INTERRUPT:
-        return handle_interrupt(v);
+    case VMX_EXIT_LOG_FULL: /* dom0 empties it before it runs the vCPU again */
+        v->count[SOCLE_STAT_OTHER]++;
+        block_nmi_again(v, vmread(VMCS_QUALIFICATION));
+        vmwrite(VMCS_LOG_INDEX, SOCLE_DIRTY_MAX - 1);
+        return vcpu_exit(v, SOCLE_EXIT_DIRTY);
+    case VMX_EXIT_INTERRUPT: /* the processor has acknowledged it */
+        v->count[SOCLE_STAT_INTERRUPT]++;
+        irq_physical((u8)vmread(VMCS_EXIT_INTR_INFO));
+        return VCPU_RESUME;
     case VMX_EXIT_PREEMPTION_TIMER:
         return handle_preemption_timer(v);
     case VMX_EXIT_PAUSE:
@@ -402,17 +373,19 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_NMI_WINDOW:
         return close_window(v, PROC_NMI_WINDOW);
     case VMX_EXIT_HLT:
-        v->count[SOCLE_STAT_HLT]++;
         return skip(v, exit_hlt);
     case VMX_EXIT_CR:
         return handle_cr(v);
+    case VMX_EXIT_DR:
+        v->count[SOCLE_STAT_CR]++;
+        return emulate(v);
     case VMX_EXIT_EXCEPTION:
         return handle_exception(v);
     case VMX_EXIT_TASK_SWITCH:
         return handle_task_switch(v);
     case VMX_EXIT_XSETBV:
-        v->count[SOCLE_STAT_OTHER]++;
-        return skip(v, handle_xsetbv);
+        find_next_rip(v);
+        return exit_xsetbv(v, cpl(), vmread(VMCS_GUEST_CR4));
     case VMX_EXIT_WBINVD:
     case VMX_EXIT_INVD: /* it would throw away others' data */
         v->count[SOCLE_STAT_OTHER]++;
@@ -431,13 +404,6 @@ static enum vcpu_action dispatch_exit(struct vcpu *v, u32 reason)
     case VMX_EXIT_INVVPID:
     case VMX_EXIT_MONITOR:
     case VMX_EXIT_MWAIT:
-    /* Never asked for: */
-    case VMX_EXIT_INVLPG:
-    case VMX_EXIT_RDTSC:
-    case VMX_EXIT_RDTSCP:
-    case VMX_EXIT_RDRAND ... VMX_EXIT_RDSEED:
-    case VMX_EXIT_XSAVES:
-    case VMX_EXIT_XRSTORS:
         v->count[SOCLE_STAT_OTHER]++;
         return vcpu_raise_ud(v);
     default:

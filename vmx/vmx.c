@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Intel VMX: finding and enabling it, and a vCPU's state outside of the run loop. */
 #include "vmx/vmx.h"
-#include "core/gmem.h"
+#include "core/debug.h"
 #include "core/irq.h"
 #include "core/lib.h"
 #include "core/paging.h"
@@ -34,6 +34,9 @@
 #define PAUSE_GAP    128
 #define PAUSE_WINDOW 4096
 
+/* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307). */
+#define EXCEPTIONS (BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB))
+
 #define EPTP_WB_4_LEVELS 0x1eull
 #define EPTP_DIRTY       BIT(6)
 #define HOST_CS          0x08
@@ -50,7 +53,7 @@
 #define CR4_FREE                                                                                  \
     (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |     \
      CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
-     CR4_SMAP | CR4_PKE)
+     CR4_SMAP | CR4_PKE | CR4_LA57)
 
 static struct npt_format npt_format_ept = NPT_FORMAT_EPT;
 
@@ -62,9 +65,10 @@ static u8 io_bitmap_guest[2 * PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap[PAGE_SIZE] ALIGNED(4096);
 static u8 msr_bitmap_x2apic[PAGE_SIZE] ALIGNED(4096);
 
-/* A guest's write makes an exit, so what each processor has is known. KERNEL_GS_BASE, which SWAPGS
- * changes too, is switched with each vCPU. */
-static const u32 syscall_msrs[SYSCALL_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK};
+/* A guest's write makes an exit, so what each processor has is known; but for KERNEL_GS_BASE, which
+ * SWAPGS changes too. */
+static const u32 syscall_msrs[SYSCALL_MSRS] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
+                                               MSR_KERNEL_GS_BASE};
 static u64 loaded_msrs[MAX_PCPUS][SYSCALL_MSRS];
 
 /* The MSRs that are fields. Guests read and write all but PAT and EFER without an exit. */
@@ -137,15 +141,6 @@ static void allow_msr(u8 *bitmap, u32 msr, bool read, bool write)
         bitmap[2048 + bit / 8] &= (u8)~mask;
 }
 
-/* Intel SDM vol. 3C, 30.5: what the processor carries out itself. */
-static void allow_x2apic(void)
-{
-    memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
-    for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
-        allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
-                  reg == VLAPIC_REG_EOI);
-}
-
 static void init_permission_maps(void)
 {
     memset(io_bitmap_guest, 0xff, sizeof(io_bitmap_guest));
@@ -154,9 +149,12 @@ static void init_permission_maps(void)
         if (msr_fields[i].index != MSR_PAT && msr_fields[i].index != MSR_EFER)
             allow_msr(msr_bitmap, msr_fields[i].index, true, true);
     for (u32 i = 0; i < SYSCALL_MSRS; i++)
-        allow_msr(msr_bitmap, syscall_msrs[i], true, false);
-    allow_msr(msr_bitmap, MSR_KERNEL_GS_BASE, true, true);
-    allow_x2apic();
+        allow_msr(msr_bitmap, syscall_msrs[i], true, i == KERNEL_GS);
+    /* What the processor carries out itself (Intel SDM vol. 3C, 30.5). */
+    memcpy(msr_bitmap_x2apic, msr_bitmap, sizeof(msr_bitmap));
+    for (u32 reg = 0; reg < VLAPIC_REGS; reg++)
+        allow_msr(msr_bitmap_x2apic, MSR_X2APIC_FIRST + reg, vlapic_is_plain(reg),
+                  reg == VLAPIC_REG_EOI);
 }
 
 /* What must be 1, what is needed, and what is wanted and can be had; 0 if a need cannot be met. */
@@ -305,15 +303,6 @@ static const struct {
     {VMCS_HOST_SYSENTER_ESP, 2}, {VMCS_GUEST_SYSENTER_CS, 1}, {VMCS_GUEST_SYSENTER_ESP, 2},
 };
 
-static void zero_all(void)
-{
-    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
-        vmwrite(zero_fields[i], 0);
-    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
-        for (u32 j = 0; j < zero_ranges[i].count; j++)
-            vmwrite(zero_ranges[i].field + 2 * j, 0);
-}
-
 static u32 proc2_of(const struct vcpu *v)
 {
     return vmx_features.proc2 &
@@ -330,14 +319,16 @@ static void init_controls(const struct vcpu *v)
     vmwrite(VMCS_PROC2, proc2_of(v));
     vmwrite(VMCS_EXIT_CONTROLS, vmx_features.exit);
     vmwrite(VMCS_ENTRY_CONTROLS, vmx_features.entry);
-    /* #AC and #DB too: a guest could keep the processor in their delivery for ever (CVE-2015-5307).
-     */
-    vmwrite(VMCS_EXCEPTIONS, BIT(VEC_MC) | BIT(VEC_AC) | BIT(VEC_DB));
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS);
     vmwrite(VMCS_IO_BITMAP_A, image_to_phys(io_bitmap));
     vmwrite(VMCS_IO_BITMAP_B, image_to_phys(io_bitmap) + PAGE_SIZE);
     vmwrite(VMCS_MSR_BITMAP, image_to_phys(msr_bitmap));
     vmwrite(VMCS_EPTP, virt_to_phys(v->domain->npt.root) | EPTP_WB_4_LEVELS);
-    zero_all();
+    for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+        vmwrite(zero_fields[i], 0);
+    for (u32 i = 0; i < ARRAY_SIZE(zero_ranges); i++)
+        for (u32 j = 0; j < zero_ranges[i].count; j++)
+            vmwrite(zero_ranges[i].field + 2 * j, 0);
     vmwrite(VMCS_LINK, ~0ull);
     vmwrite(VMCS_CR0_MASK, CR0_OWNED);
     vmwrite(VMCS_CR4_MASK, ~CR4_FREE);
@@ -511,7 +502,7 @@ static void load_syscall_msr(u32 i, u64 value)
 {
     u64 *loaded = &loaded_msrs[this_cpu()->id][i];
 
-    if (*loaded != value)
+    if (*loaded != value || i == KERNEL_GS)
         wrmsr(syscall_msrs[i], *loaded = value);
 }
 
@@ -529,11 +520,9 @@ static bool vmx_get_msr(struct vcpu *v, u32 index, u64 *value)
     u32 field = field_of(index);
 
     if (i >= 0)
-        *value = vmx_of(v)->msr[i];
-    if (index == MSR_KERNEL_GS_BASE)
-        *value = pcpu_has(v) ? rdmsr(index) : vmx_of(v)->kernel_gs_base;
+        *value = i == KERNEL_GS && pcpu_has(v) ? rdmsr(index) : vmx_of(v)->msr[i];
     if (!field)
-        return i >= 0 || index == MSR_KERNEL_GS_BASE;
+        return i >= 0;
     vmcs_begin(v);
     *value = vmread(field);
     vmcs_end(v);
@@ -551,12 +540,6 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
             load_syscall_msr((u32)i, value);
         return true;
     }
-    if (index == MSR_KERNEL_GS_BASE) {
-        vmx_of(v)->kernel_gs_base = value;
-        if (pcpu_has(v))
-            wrmsr(index, value);
-        return true;
-    }
     if (!field)
         return false;
     vmcs_begin(v);
@@ -571,7 +554,7 @@ static bool vmx_set_msr(struct vcpu *v, u32 index, u64 value)
 static void vmx_get_debug(struct vcpu *v, struct socle_debug *d)
 {
     memcpy(d->db, v->dr, sizeof(d->db));
-    d->dr6 = vmx_of(v)->dr6;
+    d->dr6 = pcpu_has(v) ? read_dr6() : vmx_of(v)->dr6;
     vmcs_begin(v);
     d->dr7 = vmread(VMCS_GUEST_DR7);
     vmcs_end(v);
@@ -581,8 +564,11 @@ static void vmx_set_debug(struct vcpu *v, const struct socle_debug *d)
 {
     memcpy(v->dr, d->db, sizeof(v->dr));
     vmx_of(v)->dr6 = d->dr6;
+    if (pcpu_has(v))
+        write_dr6(d->dr6);
     vmcs_begin(v);
     vmwrite(VMCS_GUEST_DR7, d->dr7);
+    vmwrite(VMCS_PENDING_DEBUG, 0); /* Bochs (2.7): the step over an instruction that exited */
     vmcs_end(v);
 }
 
@@ -638,16 +624,32 @@ void vmx_sync_interrupts(struct vcpu *v)
  * to be mapped for that, and no guest that matters for speed stays in that mode. */
 static void vmx_update_apic(struct vcpu *v)
 {
+    bool asks = v->traps & SOCLE_TRAP_MSRS;
     bool on = vmx_features.apic && domain_has(v->domain, DOMAIN_LAPIC) &&
-              vlapic_mode(&v->lapic) == VLAPIC_X2APIC;
+              vlapic_mode(&v->lapic) == VLAPIC_X2APIC && !asks;
+    const u8 *bitmap = on ? msr_bitmap_x2apic : msr_bitmap;
 
     vlapic_set_virtualized(&v->lapic, on);
     vmcs_begin(v);
     vmwrite(VMCS_PROC2, proc2_of(v) | (on ? vmx_features.apic : 0));
-    vmwrite(VMCS_MSR_BITMAP, image_to_phys(on ? msr_bitmap_x2apic : msr_bitmap));
+    vmwrite(VMCS_MSR_BITMAP, image_to_phys(asks ? io_bitmap_guest : bitmap)); /* all ones */
     if (on)
         vmx_sync_interrupts(v);
     vmcs_end(v);
+}
+
+static void vmx_update_intercepts(struct vcpu *v)
+{
+    u32 *proc = &vmx_of(v)->proc;
+
+    *proc &= ~(u32)PROC_MOV_DR;
+    *proc |= v->debug_flags & DEBUG_TAKEN ? PROC_MOV_DR : 0;
+    vmcs_begin(v);
+    vmwrite(VMCS_PROC, *proc);
+    vmwrite(VMCS_EXCEPTIONS, EXCEPTIONS | (v->debug_flags & SOCLE_DEBUG_BP ? BIT(VEC_BP) : 0) |
+                                 (v->traps & SOCLE_TRAP_UD ? BIT(VEC_UD) : 0));
+    vmcs_end(v);
+    vmx_update_apic(v);
 }
 
 /* ---- on and off the processor ---- */
@@ -671,8 +673,10 @@ static u64 legal_shadow(const struct vcpu *v, u64 state)
 
     if (!(state & SHADOW))
         return state;
-    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_STEP;
-    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_STEP : 0));
+    if (v->debug_flags & SOCLE_DEBUG_STEP) /* the step over STI is done */
+        return state & ~(u64)SHADOW;
+    pending = vmread(VMCS_PENDING_DEBUG) & ~PENDING_BS;
+    vmwrite(VMCS_PENDING_DEBUG, pending | (v->rflags & RFLAGS_TF ? PENDING_BS : 0));
     return (state & ~(u64)SHADOW) | SHADOW_MOV_SS;
 }
 
@@ -685,7 +689,6 @@ static void vmx_load(struct vcpu *v)
     move_to_this_cpu(x);
     for (u32 i = 0; i < SYSCALL_MSRS; i++)
         load_syscall_msr(i, x->msr[i]);
-    wrmsr(MSR_KERNEL_GS_BASE, x->kernel_gs_base);
     write_cr2(x->cr2);
     write_dr6(x->dr6);
     state = vmread(VMCS_INTERRUPTIBILITY) & ~(u64)BLOCKED_BY_NMI;
@@ -697,7 +700,7 @@ static void vmx_save(struct vcpu *v)
 {
     struct vmx_vcpu *x = vmx_of(v);
 
-    x->kernel_gs_base = rdmsr(MSR_KERNEL_GS_BASE);
+    x->msr[KERNEL_GS] = rdmsr(MSR_KERNEL_GS_BASE);
     x->cr2 = read_cr2();
     x->dr6 = read_dr6();
     v->nmi_masked = vmread(VMCS_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
@@ -748,6 +751,7 @@ const struct vendor_ops vmx_ops = {
     .set_msr = vmx_set_msr,
     .get_debug = vmx_get_debug,
     .set_debug = vmx_set_debug,
+    .update_intercepts = vmx_update_intercepts,
     .get_shadow = vmx_get_shadow,
     .set_shadow = vmx_set_shadow,
     .update_tsc = vmx_update_tsc,

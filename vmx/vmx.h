@@ -27,6 +27,7 @@ enum {
     PROC_CR8_STORE = BIT(20),
     PROC_TPR_SHADOW = BIT(21),
     PROC_NMI_WINDOW = BIT(22),
+    PROC_MOV_DR = BIT(23),
     PROC_IO_BITMAPS = BIT(25),
     PROC_MSR_BITMAPS = BIT(28),
     PROC_MONITOR = BIT(29),
@@ -157,8 +158,7 @@ enum vmcs_field {
 #define SHADOW_MOV_SS  BIT(1)
 #define SHADOW         (SHADOW_STI | SHADOW_MOV_SS)
 #define BLOCKED_BY_NMI BIT(3)
-#define RFLAGS_TF      BIT(8)
-#define PENDING_STEP   BIT(14) /* of the pending debug exceptions */
+#define PENDING_BS     BIT(14) /* of the pending debug exceptions */
 
 /* Entry, exit and IDT-vectoring information: as struct event has it, and: */
 #define INTR_INFO_ERROR BIT(11)
@@ -178,14 +178,13 @@ enum vmx_exit {
     VMX_EXIT_GETSEC = 11,
     VMX_EXIT_HLT = 12,
     VMX_EXIT_INVD = 13,
-    VMX_EXIT_INVLPG = 14,
     VMX_EXIT_RDPMC = 15,
-    VMX_EXIT_RDTSC = 16,
     VMX_EXIT_RSM = 17,
     VMX_EXIT_VMCALL = 18,
     VMX_EXIT_VMCLEAR = 19,
     VMX_EXIT_VMXON = 27,
     VMX_EXIT_CR = 28,
+    VMX_EXIT_DR = 29,
     VMX_EXIT_IO = 30,
     VMX_EXIT_RDMSR = 31,
     VMX_EXIT_WRMSR = 32,
@@ -196,22 +195,18 @@ enum vmx_exit {
     VMX_EXIT_EOI = 45,
     VMX_EXIT_EPT_VIOLATION = 48,
     VMX_EXIT_INVEPT = 50,
-    VMX_EXIT_RDTSCP = 51,
     VMX_EXIT_PREEMPTION_TIMER = 52,
     VMX_EXIT_INVVPID = 53,
     VMX_EXIT_WBINVD = 54,
     VMX_EXIT_XSETBV = 55,
-    VMX_EXIT_RDRAND = 57,
-    VMX_EXIT_RDSEED = 61,
     VMX_EXIT_LOG_FULL = 62,
-    VMX_EXIT_XSAVES = 63,
-    VMX_EXIT_XRSTORS = 64,
 };
 
 /* ---- a vCPU ---- */
 
-/* The MSRs of SYSCALL, which no VMCS field has. */
-#define SYSCALL_MSRS 4
+/* The MSRs of SYSCALL, and the last, of SWAPGS, which no VMCS field has. */
+#define SYSCALL_MSRS 5
+#define KERNEL_GS    4
 
 struct vmx_vcpu {
     void *vmcs;       /* a pool page */
@@ -221,7 +216,6 @@ struct vmx_vcpu {
     bool pdptes_due;  /* new paging state: PAE paging needs its four entries before the entry */
     u64 eoi_exits[4]; /* as they are in the VMCS */
     u64 msr[SYSCALL_MSRS];
-    u64 kernel_gs_base;
     u64 cr2;
     u64 dr6;
 };

@@ -29,17 +29,17 @@ static long get_log(void *page, struct socle_ioc_log __user *user)
 	return copy_to_user(&user->chunk, page, sizeof(user->chunk)) ? -EFAULT : 0;
 }
 
-static long get_list(void *page, struct socle_ioc_list __user *user)
+static long get_domain(void *page, struct socle_ioc_domain __user *user)
 {
 	u32 first;
 	long r;
 
 	if (get_user(first, &user->first))
 		return -EFAULT;
-	r = hc2(SOCLE_HC_DOMAIN_LIST, first, virt_to_phys(page));
+	r = hc2(SOCLE_HC_DOMAIN_NEXT, first, virt_to_phys(page));
 	if (r < 0)
 		return r;
-	return copy_to_user(&user->list, page, sizeof(user->list)) ? -EFAULT : 0;
+	return copy_to_user(&user->info, page, sizeof(user->info)) ? -EFAULT : 0;
 }
 
 static long get_stats(void *page, struct socle_ioc_stats __user *user)
@@ -70,8 +70,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	case SOCLE_IOC_LOG:
 		r = get_log(page, argp);
 		break;
-	case SOCLE_IOC_LIST:
-		r = get_list(page, argp);
+	case SOCLE_IOC_DOMAIN:
+		r = get_domain(page, argp);
 		break;
 	case SOCLE_IOC_STATS:
 		r = get_stats(page, argp);
@@ -100,7 +100,7 @@ int sk_control_init(void)
 {
 	BUILD_BUG_ON(sizeof(struct socle_info) > PAGE_SIZE);
 	BUILD_BUG_ON(sizeof(struct socle_log_chunk) > PAGE_SIZE);
-	BUILD_BUG_ON(sizeof(struct socle_domain_list) > PAGE_SIZE);
+	BUILD_BUG_ON(sizeof(struct socle_domain_info) > PAGE_SIZE);
 	return misc_register(&control_device);
 }
 

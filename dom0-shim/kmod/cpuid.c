@@ -67,7 +67,7 @@ static void clear(struct kvm_cpuid_entry2 *e)
 	(B(0) | B(1) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(9) | B(11) | B(12) |     \
 	 B(13) | B(14) | B(15) | B(16) | B(17) | B(19) | B(23) | B(24) | B(25) | B(26) | B(27))
 
-/* Leaf 7: without TSX, SGX, MPX, PT, CET, AMX, 5-level paging, and speculation controls (MSRs that Socle does
+/* Leaf 7: without TSX, SGX, MPX, PT, CET, AMX, and speculation controls (MSRs that Socle does
  * not keep per vCPU). TSC_ADJUST is Socle's.
  */
 #define AVX512_EBX (B(16) | B(17) | B(21) | B(28) | B(30) | B(31))
@@ -76,7 +76,7 @@ static void clear(struct kvm_cpuid_entry2 *e)
 	(B(0) | B(3) | B(5) | B(6) | B(7) | B(8) | B(9) | B(10) | B(13) | B(18) | B(19) | B(20) |  \
 	 B(23) | B(24) | B(29) | AVX512_EBX)
 #define LEAF7_EBX_SOCLE B(1)
-#define LEAF7_ECX	(B(2) | B(3) | B(8) | B(9) | B(10) | B(22) | B(27) | B(28) | AVX512_ECX)
+#define LEAF7_ECX	(B(2) | B(3) | B(8) | B(9) | B(10) | B(16) | B(22) | B(27) | B(28) | AVX512_ECX)
 #define LEAF7_EDX	(B(2) | B(3) | B(4) | B(8) | B(10) | B(14) | B(23))
 #define LEAF7_1_EAX	(B(4) | B(5) | B(10) | B(11) | B(12))
 
@@ -88,7 +88,9 @@ static void clear(struct kvm_cpuid_entry2 *e)
 
 #define KVM_FEATURES                                                                               \
 	(B(KVM_FEATURE_CLOCKSOURCE) | B(KVM_FEATURE_NOP_IO_DELAY) |                                \
-	 B(KVM_FEATURE_CLOCKSOURCE2) | B(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
+	 B(KVM_FEATURE_CLOCKSOURCE2) | B(KVM_FEATURE_STEAL_TIME) | B(KVM_FEATURE_PV_UNHALT) |      \
+	 B(KVM_FEATURE_PV_SEND_IPI) | B(KVM_FEATURE_POLL_CONTROL) |                                \
+	 B(KVM_FEATURE_PV_SCHED_YIELD) | B(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
 
 static void add_features(struct list *list)
 {
@@ -387,19 +389,11 @@ static bool differs(const struct sk_vcpu *vcpu, const struct kvm_cpuid_entry2 *e
 	return false;
 }
 
-long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
+/* Takes the entries, which are kmalloc()'s. */
+static long set_entries(struct sk_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 count)
 {
-	struct kvm_cpuid_entry2 *entries;
-	u32 count;
 	long r;
 
-	if (get_user(count, &user->nent))
-		return -EFAULT;
-	if (count > SK_MAX_CPUID)
-		return -E2BIG;
-	entries = memdup_user(user->entries, count * sizeof(*entries));
-	if (IS_ERR(entries))
-		return PTR_ERR(entries);
 	if (vcpu->has_run) {
 		r = differs(vcpu, entries, count) ? -EINVAL : 0;
 		goto out;
@@ -408,10 +402,58 @@ long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
 	if (!r) {
 		swap(vcpu->cpuid, entries);
 		vcpu->cpuid_count = count;
+		vcpu->policy = -1;
 	}
 out:
 	kfree(entries);
 	return r;
+}
+
+long sk_cpuid_set(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)
+{
+	struct kvm_cpuid_entry2 *entries;
+	u32 count;
+
+	if (get_user(count, &user->nent))
+		return -EFAULT;
+	if (count > SK_MAX_CPUID)
+		return -E2BIG;
+	entries = memdup_user(user->entries, count * sizeof(*entries));
+	if (IS_ERR(entries))
+		return PTR_ERR(entries);
+	return set_entries(vcpu, entries, count);
+}
+
+/* KVM_SET_CPUID: without subleaves */
+long sk_cpuid_set_old(struct sk_vcpu *vcpu, struct kvm_cpuid __user *user)
+{
+	struct kvm_cpuid_entry2 *entries;
+	struct kvm_cpuid_entry *old;
+	u32 count, i;
+
+	if (get_user(count, &user->nent))
+		return -EFAULT;
+	if (count > SK_MAX_CPUID)
+		return -E2BIG;
+	old = memdup_user(user->entries, count * sizeof(*old));
+	if (IS_ERR(old))
+		return PTR_ERR(old);
+	entries = kcalloc(count, sizeof(*entries), GFP_KERNEL);
+	for (i = 0; entries && i < count; i++)
+		entries[i] = (struct kvm_cpuid_entry2){
+			.function = old[i].function,
+			.eax = old[i].eax,
+			.ebx = old[i].ebx,
+			.ecx = old[i].ecx,
+			.edx = old[i].edx,
+		};
+	kfree(old);
+	return entries ? set_entries(vcpu, entries, count) : -ENOMEM;
+}
+
+int sk_cpuid_refresh(struct sk_vcpu *vcpu)
+{
+	return send_to_socle(vcpu, vcpu->cpuid, vcpu->cpuid_count);
 }
 
 long sk_cpuid_get(struct sk_vcpu *vcpu, struct kvm_cpuid2 __user *user)

@@ -4,6 +4,8 @@
  */
 #include "socle_kvm.h"
 
+#include <asm/trapnr.h>
+
 #define RESUME	1
 #define TO_USER 0
 
@@ -26,7 +28,7 @@ static bool io_in_kernel(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 
 	u8 *data = vcpu->page->data;
 	u32 i;
 
-	if (!vm->irqchip || size != 1)
+	if (!sk_has_pic(vm) || size != 1)
 		return false;
 	for (i = 0; i < count; i++)
 		if (!device_io(vm, port, in, &data[i]))
@@ -49,7 +51,8 @@ static int io_to_user(struct sk_vcpu *vcpu, u16 port, bool in, u32 size, u32 cou
 		vcpu->answer_bytes = size * count;
 	} else {
 		memcpy(vcpu->pio, vcpu->page->data, size * count);
-		vcpu->finish_now = port == VAPIC_PORT;
+		vcpu->finish_now = port == VAPIC_PORT &&
+				   !sk_policy_quirk_off(vcpu->vm, KVM_X86_QUIRK_OUT_7E_INC_RIP);
 	}
 	return TO_USER;
 }
@@ -103,7 +106,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 	if (!len || len > 8)
 		return -EIO;
 	vcpu->completion = true;
-	if (vm->irqchip && sk_ioapic_mmio(vm, gpa, write, len, data))
+	if (sk_has_pic(vm) && sk_ioapic_mmio(vm, gpa, write, len, data))
 		return RESUME;
 	if (write && (sk_ioeventfd_write(vm, false, gpa, len, data) ||
 		      sk_coalesced_write(vm, false, gpa, len, data)))
@@ -116,7 +119,7 @@ static int exit_mmio(struct sk_vcpu *vcpu)
 static int exit_fault(struct sk_vcpu *vcpu)
 {
 	const struct socle_vcpu_page *p = vcpu->page;
-	int r = sk_memory_fault(vcpu->vm, p->fault.gpa, p->fault.write,
+	int r = sk_memory_fault(vcpu, p->fault.gpa, p->fault.write,
 				p->fault.fetch && p->fault.present);
 
 	if (r == -EINTR) {
@@ -126,21 +129,60 @@ static int exit_fault(struct sk_vcpu *vcpu)
 	return r && r != -EAGAIN ? r : RESUME;
 }
 
-static int exit_msr_read(struct sk_vcpu *vcpu)
+/* Userspace answers where it has asked for this reason. */
+static int msr_refused(struct sk_vcpu *vcpu, bool write, u32 reason)
 {
-	u64 value = 0;
+	const struct socle_vcpu_page *page = vcpu->page;
+	struct kvm_run *run = vcpu->run;
 
-	vcpu->page->msr.error = sk_msr_guest_read(vcpu, vcpu->page->msr.index, &value) ? 1 : 0;
-	vcpu->page->msr.value = value;
-	vcpu->completion = true;
-	return RESUME;
+	if (!(READ_ONCE(vcpu->vm->msr_exits) & reason)) {
+		vcpu->page->msr.error = 1;
+		return RESUME;
+	}
+	run->exit_reason = write ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR;
+	run->msr.error = 0;
+	memset(run->msr.pad, 0, sizeof(run->msr.pad));
+	run->msr.reason = reason;
+	run->msr.index = page->msr.index;
+	run->msr.data = write ? page->msr.value : 0;
+	vcpu->answer = write ? SK_ANSWER_MSR_WRITE : SK_ANSWER_MSR_READ;
+	return TO_USER;
 }
 
-static int exit_msr_write(struct sk_vcpu *vcpu)
+static int msr_access(struct sk_vcpu *vcpu, u32 index, bool write)
 {
-	vcpu->page->msr.error =
-		sk_msr_guest_write(vcpu, vcpu->page->msr.index, vcpu->page->msr.value) ? 1 : 0;
+	u64 value = vcpu->page->msr.value;
+	int r;
+
+	if (sk_policy_pv_absent(vcpu, index))
+		return -EINVAL;
+	if (write)
+		return sk_msr_guest_write(vcpu, index, value);
+	r = sk_msr_guest_read(vcpu, index, &value);
+	vcpu->page->msr.value = value;
+	return r;
+}
+
+/* Socle asks for what it has not; with SOCLE_TRAP_MSRS it asks before, and again where it has refused. */
+static int exit_msr(struct sk_vcpu *vcpu, bool write)
+{
+	struct socle_vcpu_page *page = vcpu->page;
+	u32 index = page->msr.index;
+	int r;
+
 	vcpu->completion = true;
+	if (page->msr.error)
+		return msr_refused(vcpu, write,
+				   page->msr.error == ENOENT ? KVM_MSR_EXIT_REASON_UNKNOWN :
+							       KVM_MSR_EXIT_REASON_INVAL);
+	if (!sk_policy_msr_allowed(vcpu->vm, index, write))
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_FILTER);
+	r = msr_access(vcpu, index, write);
+	if (r < 0)
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_INVAL);
+	if (r == SK_MSR_NOT_OURS && !(vcpu->traps & SOCLE_TRAP_MSRS))
+		return msr_refused(vcpu, write, KVM_MSR_EXIT_REASON_UNKNOWN);
+	page->msr.error = r == SK_MSR_NOT_OURS ? SOCLE_MSR_SOCLE : 0;
 	return RESUME;
 }
 
@@ -151,11 +193,23 @@ static int exit_extint(struct sk_vcpu *vcpu)
 	return RESUME;
 }
 
+static bool in_user_mode(struct sk_vcpu *vcpu)
+{
+	const struct socle_sregs *sregs = vcpu->buffer;
+
+	return sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0 &&
+	       sregs->seg[SOCLE_SEG_SS].attr & 0x60;
+}
+
+/* A guest's user program must not end its machine: it gets #UD, unless userspace wants to see it. */
 static int exit_emulation(struct sk_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	u8 length = min_t(u8, vcpu->page->insn.length, sizeof(vcpu->page->insn.bytes));
 
+	if (!READ_ONCE(vcpu->vm->exit_on_emulation_failure) && in_user_mode(vcpu) &&
+	    !sk_state_queue_exception(vcpu, X86_TRAP_UD))
+		return RESUME;
 	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
 	run->emulation_failure.ndata = 3; /* flags, and 16 bytes of instruction */
@@ -210,6 +264,15 @@ static int to_user(struct sk_vcpu *vcpu, u32 reason)
 	return TO_USER;
 }
 
+static int exit_task(struct sk_vcpu *vcpu)
+{
+	int r = sk_task_switch(vcpu);
+
+	if (r > 0)
+		return to_user(vcpu, KVM_EXIT_SHUTDOWN);
+	return r ? r : RESUME;
+}
+
 int sk_exit_handle(struct sk_vcpu *vcpu)
 {
 	switch (vcpu->page->exit) {
@@ -222,9 +285,9 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAULT:
 		return exit_fault(vcpu);
 	case SOCLE_EXIT_MSR_READ:
-		return exit_msr_read(vcpu);
+		return exit_msr(vcpu, false);
 	case SOCLE_EXIT_MSR_WRITE:
-		return exit_msr_write(vcpu);
+		return exit_msr(vcpu, true);
 	case SOCLE_EXIT_EXTINT:
 		return exit_extint(vcpu);
 	case SOCLE_EXIT_HLT:
@@ -238,10 +301,17 @@ int sk_exit_handle(struct sk_vcpu *vcpu)
 	case SOCLE_EXIT_FAILED:
 		return exit_failed(vcpu);
 	case SOCLE_EXIT_DIRTY:
-		sk_memory_take_log(vcpu->vm);
+		if (vcpu->vm->dirty_ring_bytes)
+			sk_memory_take_vcpu_log(vcpu);
+		else
+			sk_memory_take_log(vcpu->vm);
 		return RESUME;
+	case SOCLE_EXIT_TASK:
+		return exit_task(vcpu);
 	case SOCLE_EXIT_DEBUG:
 		return exit_debug(vcpu);
+	case SOCLE_EXIT_UD:
+		return sk_policy_ud(vcpu) ?: RESUME;
 	default:
 		pr_warn_ratelimited("domain %u: Socle gives exit %u, unknown here\n", vcpu->vm->domain,
 				    vcpu->page->exit);

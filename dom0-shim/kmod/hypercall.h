@@ -34,6 +34,26 @@ static inline long hc5(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e)
 	return ret;
 }
 
+/* VCPU_RUN, called with interrupts off, and over with them on: an interrupt that came meanwhile is pending behind STI
+ * until the hypercall, which it ends.
+ */
+static inline long hc_run(u32 vcpu, u64 flags)
+{
+	long ret;
+
+	if (sk_use_vmcall)
+		asm volatile("sti; vmcall"
+			     : "=a"(ret)
+			     : "a"(SOCLE_HC_VCPU_RUN), "D"(vcpu), "S"(flags)
+			     : "memory");
+	else
+		asm volatile("sti; vmmcall"
+			     : "=a"(ret)
+			     : "a"(SOCLE_HC_VCPU_RUN), "D"(vcpu), "S"(flags)
+			     : "memory");
+	return ret;
+}
+
 static inline long hc1(u64 nr, u64 a)
 {
 	return hc5(nr, a, 0, 0, 0, 0);

@@ -31,7 +31,7 @@ static int service(struct sk_vm *vm, int pin)
 {
 	u64 *entry = &vm->ioapic.state.redirtbl[pin].bits;
 	u32 mode = (*entry >> ENTRY_MODE_SHIFT) & 7;
-	u64 address = 0xfee00000 | (*entry >> 56) << 12;
+	u32 address = (*entry >> 56) << 12;
 	u32 data = (*entry & ENTRY_VECTOR) | mode << 8 | 1 << 14;
 	long taken;
 
@@ -45,7 +45,7 @@ static int service(struct sk_vm *vm, int pin)
 		address |= 1 << 3; /* redirection hint */
 	if (*entry & ENTRY_LEVEL)
 		data |= 1 << 15;
-	taken = hc_msi(vm->domain, address, data);
+	taken = sk_irq_send_msi(vm, address, 0, data);
 	if (taken > 0 && *entry & ENTRY_LEVEL)
 		*entry |= ENTRY_REMOTE_IRR;
 	return taken < 0 ? -1 : taken;
@@ -89,7 +89,12 @@ void sk_ioapic_eoi(struct sk_vm *vm, u8 vector)
 	for (pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++) {
 		u64 *entry = &ioapic->state.redirtbl[pin].bits;
 
-		if ((*entry & ENTRY_VECTOR) != vector || !(*entry & ENTRY_LEVEL))
+		if ((*entry & ENTRY_VECTOR) != vector)
+			continue;
+		spin_unlock_irqrestore(&ioapic->lock, flags);
+		sk_irqfd_ended(vm, KVM_IRQCHIP_IOAPIC, pin);
+		spin_lock_irqsave(&ioapic->lock, flags);
+		if (!(*entry & ENTRY_LEVEL))
 			continue;
 		*entry &= ~ENTRY_REMOTE_IRR;
 		if (ioapic->state.irr & (1u << pin))

@@ -5,25 +5,32 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <asm/pvclock.h>
 
 bool sk_use_vmcall __ro_after_init;
 bool sk_small_exec __ro_after_init;
 u32 sk_tsc_khz __ro_after_init;
 bool sk_tsc_scaling __ro_after_init;
+bool sk_pml __ro_after_init;
+static u64 socle_tsc_boot __ro_after_init;
+static u32 clock_mul __ro_after_init;
+static s8 clock_shift __ro_after_init;
 
 struct cap_answer {
 	u16 cap;
-	u16 answer;
+	u32 answer;
 };
 
 /* Whatever is not here is answered 0. */
 static const struct cap_answer caps[] = {
 	{ KVM_CAP_IRQCHIP, 1 },
+	{ KVM_CAP_HLT, 1 },
+	{ KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 },
+	{ KVM_CAP_LAST_CPU, 1 },
 	{ KVM_CAP_USER_MEMORY, 1 },
 	{ KVM_CAP_SET_TSS_ADDR, 1 },
 	{ KVM_CAP_EXT_CPUID, 1 },
 	{ KVM_CAP_CLOCKSOURCE, 1 },
-	{ KVM_CAP_NR_VCPUS, 16 },
 	{ KVM_CAP_MAX_VCPUS, SK_MAX_VCPUS },
 	{ KVM_CAP_MAX_VCPU_ID, SK_MAX_VCPU_ID },
 	{ KVM_CAP_NR_MEMSLOTS, SK_MEM_SLOTS },
@@ -32,25 +39,37 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_COALESCED_MMIO, 2 },
 	{ KVM_CAP_COALESCED_PIO, 1 },
 	{ KVM_CAP_SYNC_MMU, 1 },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+	  KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
+	{ KVM_CAP_DIRTY_LOG_RING, SK_DIRTY_RING_MAX },
+	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, SK_DIRTY_RING_MAX },
 	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1 },
 	{ KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1 },
 	{ KVM_CAP_USER_NMI, 1 },
 	{ KVM_CAP_IRQ_ROUTING, SK_MAX_GSI },
 	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, SK_X2APIC_FLAGS },
 	{ KVM_CAP_IRQFD, 1 },
+	{ KVM_CAP_IRQFD_RESAMPLE, 1 },
 	{ KVM_CAP_MCE, SK_MCE_BANKS },
+	{ KVM_CAP_PIT, 1 },
 	{ KVM_CAP_PIT2, 1 },
 	{ KVM_CAP_PIT_STATE2, 1 },
+	{ KVM_CAP_REINJECT_CONTROL, 1 },
 	{ KVM_CAP_SET_BOOT_CPU_ID, 1 },
 	{ KVM_CAP_IOEVENTFD, 1 },
 	{ KVM_CAP_IOEVENTFD_ANY_LENGTH, 1 },
 	{ KVM_CAP_IOEVENTFD_NO_LENGTH, 1 },
 	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, 1 },
-	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE },
+	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC },
+	{ KVM_CAP_KVMCLOCK_CTRL, 1 },
 	{ KVM_CAP_INTERNAL_ERROR_DATA, 1 },
 	{ KVM_CAP_VCPU_EVENTS, 1 },
 	{ KVM_CAP_DEBUGREGS, 1 },
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG2, SK_GUESTDBG },
 	{ KVM_CAP_ENABLE_CAP, 1 },
 	{ KVM_CAP_ENABLE_CAP_VM, 1 },
 	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
@@ -66,6 +85,17 @@ static const struct cap_answer caps[] = {
 	{ KVM_CAP_GET_MSR_FEATURES, 1 },
 	{ KVM_CAP_SREGS2, 1 },
 	{ KVM_CAP_SYS_ATTRIBUTES, 1 },
+	{ KVM_CAP_VCPU_ATTRIBUTES, 1 },
+	{ KVM_CAP_SYNC_REGS, KVM_SYNC_X86_VALID_FIELDS },
+	{ KVM_CAP_BINARY_STATS_FD, 1 },
+	{ KVM_CAP_MSR_PLATFORM_INFO, 1 },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
+	{ KVM_CAP_X86_USER_SPACE_MSR, 1 },
+	{ KVM_CAP_X86_MSR_FILTER, 1 },
+	{ KVM_CAP_DISABLE_QUIRKS2, SK_QUIRKS },
+	{ KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 },
 };
 
 int sk_check_extension(struct sk_vm *vm, long cap)
@@ -74,6 +104,8 @@ int sk_check_extension(struct sk_vm *vm, long cap)
 
 	if (cap == KVM_CAP_TSC_CONTROL || cap == KVM_CAP_VM_TSC_CONTROL)
 		return sk_tsc_scaling;
+	if (cap == KVM_CAP_NR_VCPUS) /* as many as can run at once */
+		return min_t(u32, num_online_cpus(), SK_MAX_VCPUS);
 	for (i = 0; i < ARRAY_SIZE(caps); i++)
 		if (caps[i].cap == cap)
 			return caps[i].answer;
@@ -140,6 +172,27 @@ static struct miscdevice kvm_device = {
 	.fops = &system_fops,
 };
 
+/* ---- Socle ------------------------------------------------------------------------------------ */
+
+/* As the paravirtual clock's structure for this rate has it (Documentation/virt/kvm/x86/msr.rst): a factor of 2^31 to
+ * 2^32
+ */
+static void __init clock_factors(u32 khz)
+{
+	u64 ns_per_ms = (u64)NSEC_PER_MSEC << 32;
+
+	for (; ns_per_ms / khz < BIT_ULL(31); clock_shift--)
+		ns_per_ms <<= 1;
+	for (; ns_per_ms / khz >= BIT_ULL(32); clock_shift++)
+		ns_per_ms >>= 1;
+	clock_mul = ns_per_ms / khz;
+}
+
+u64 sk_socle_clock(u64 tsc)
+{
+	return pvclock_scale_delta(tsc - socle_tsc_boot, clock_mul, clock_shift);
+}
+
 static bool __init socle_is_here(void)
 {
 	u32 eax, ebx, ecx, edx;
@@ -164,6 +217,9 @@ static int __init say_hello(void)
 	}
 	sk_tsc_khz = info->tsc_khz;
 	sk_tsc_scaling = info->tsc_scaling;
+	sk_pml = strnstr(info->features, "pml", sizeof(info->features));
+	socle_tsc_boot = info->tsc_boot;
+	clock_factors(sk_tsc_khz);
 	pr_info("Socle %.31s, %u processors, %.7s, TSC %u kHz\n", info->version, info->cpus,
 		info->vendor, sk_tsc_khz);
 	r = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Memory slots, faults and dirty logging. A guest's memory is its process's ordinary memory: a page is looked
+/* Memory slots, faults and the dirty log by bitmap. A guest's memory is its process's ordinary memory: a page is looked
  * up when the guest touches it, given to Socle to map, and not pinned; the MMU notifier takes it back.
  *
  * vm->mmu_lock protects the slots against readers and orders mappings with invalidations. A fault reads the
@@ -110,10 +110,11 @@ static void slot_publish(struct sk_vm *vm, struct sk_slot *slot)
 static void slot_free(struct sk_slot *slot)
 {
 	kvfree(slot->dirty);
+	kvfree(slot->young);
 	kfree(slot);
 }
 
-/* The notifier goes on to see the slot until nothing of it is mapped any more. */
+/* The notifier goes on to see the slot until nothing of it is mapped any more. The last writes are in its bitmap. */
 static void slot_withdraw(struct sk_vm *vm, struct sk_slot *slot)
 {
 	u32 i;
@@ -123,6 +124,8 @@ static void slot_withdraw(struct sk_vm *vm, struct sk_slot *slot)
 	vm->slots_version++;
 	spin_unlock(&vm->mmu_lock);
 	revoke(vm, SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+	if (slot->dirty)
+		sk_memory_take_log(vm);
 	spin_lock(&vm->mmu_lock);
 	i = slot_index(vm, slot->gfn);
 	vm->slot_count--;
@@ -130,17 +133,31 @@ static void slot_withdraw(struct sk_vm *vm, struct sk_slot *slot)
 	vm->slot_by_id[slot->id] = NULL;
 	vm->slots_version++;
 	spin_unlock(&vm->mmu_lock);
-	slot_free(slot);
 }
 
 /* ---- KVM_SET_USER_MEMORY_REGION --------------------------------------------------------------- */
 
-static unsigned long *dirty_bitmap_new(u64 pages)
+static unsigned long *bitmap_new(u64 pages)
 {
 	return kvcalloc(BITS_TO_LONGS(pages), sizeof(long), GFP_KERNEL_ACCOUNT);
 }
 
-static struct sk_slot *slot_new(const struct kvm_userspace_memory_region *region)
+/* All pages count as dirty until they are cleared: KVM_DIRTY_LOG_INITIALLY_SET. */
+static bool initially_set(const struct sk_vm *vm)
+{
+	return vm->manual_protect & KVM_DIRTY_LOG_INITIALLY_SET && !vm->dirty_ring_bytes;
+}
+
+static unsigned long *dirty_bitmap_new(const struct sk_vm *vm, u64 pages)
+{
+	unsigned long *bitmap = bitmap_new(pages);
+
+	if (bitmap && initially_set(vm))
+		bitmap_set(bitmap, 0, pages);
+	return bitmap;
+}
+
+static struct sk_slot *slot_new(struct sk_vm *vm, const struct kvm_userspace_memory_region *region)
 {
 	struct sk_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 
@@ -151,14 +168,14 @@ static struct sk_slot *slot_new(const struct kvm_userspace_memory_region *region
 	slot->pages = region->memory_size >> PAGE_SHIFT;
 	slot->hva = region->userspace_addr;
 	slot->flags = region->flags;
-	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
-		slot->dirty = dirty_bitmap_new(slot->pages);
-		if (!slot->dirty) {
-			kfree(slot);
-			return NULL;
-		}
-	}
-	return slot;
+	slot->young = bitmap_new(slot->pages);
+	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES && !vm->dirty_ring_bytes)
+		slot->dirty = dirty_bitmap_new(vm, slot->pages);
+	if (slot->young && (slot->dirty || !(slot->flags & KVM_MEM_LOG_DIRTY_PAGES) ||
+			    vm->dirty_ring_bytes))
+		return slot;
+	slot_free(slot);
+	return NULL;
 }
 
 static int region_check(const struct kvm_userspace_memory_region *r)
@@ -173,8 +190,6 @@ static int region_check(const struct kvm_userspace_memory_region *r)
 		return -EINVAL;
 	if (r->guest_phys_addr + r->memory_size < r->guest_phys_addr)
 		return -EINVAL;
-	if (r->guest_phys_addr + r->memory_size > 1ULL << boot_cpu_data.x86_phys_bits)
-		return -EINVAL;
 	if (r->memory_size >> PAGE_SHIFT > MAX_PAGES)
 		return -EINVAL;
 	return 0;
@@ -188,11 +203,17 @@ static int slot_create(struct sk_vm *vm, const struct kvm_userspace_memory_regio
 	if (slot_overlaps(vm, region->guest_phys_addr >> PAGE_SHIFT,
 			  region->memory_size >> PAGE_SHIFT, old))
 		return -EEXIST;
-	slot = slot_new(region);
+	if (region->guest_phys_addr + region->memory_size > 1ULL << boot_cpu_data.x86_phys_bits)
+		return -EINVAL;
+	slot = slot_new(vm, region);
 	if (!slot)
 		return -ENOMEM;
-	if (old)
+	if (old) {
 		slot_withdraw(vm, old);
+		if (old->dirty && slot->dirty)
+			swap(old->dirty, slot->dirty); /* the log moves along */
+		slot_free(old);
+	}
 	slot_publish(vm, slot);
 	return 0;
 }
@@ -202,8 +223,8 @@ static int slot_set_logging(struct sk_vm *vm, struct sk_slot *slot, u32 flags)
 	bool on = flags & KVM_MEM_LOG_DIRTY_PAGES;
 	unsigned long *bitmap = NULL;
 
-	if (on) {
-		bitmap = dirty_bitmap_new(slot->pages);
+	if (on && !vm->dirty_ring_bytes) {
+		bitmap = dirty_bitmap_new(vm, slot->pages);
 		if (!bitmap)
 			return -ENOMEM;
 	}
@@ -214,7 +235,10 @@ static int slot_set_logging(struct sk_vm *vm, struct sk_slot *slot, u32 flags)
 	spin_unlock(&vm->mmu_lock);
 	kvfree(bitmap);
 	/* on: catch the first write to each page; off: let large leaves come back */
-	revoke(vm, on ? SOCLE_HC_PROTECT : SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+	if (!on)
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn, slot->pages);
+	else if (!initially_set(vm))
+		revoke(vm, SOCLE_HC_PROTECT, slot->gfn, slot->pages);
 	return 0;
 }
 
@@ -231,6 +255,12 @@ static int slot_change(struct sk_vm *vm, struct sk_slot *slot,
 	return 0;
 }
 
+static void slot_delete(struct sk_vm *vm, struct sk_slot *slot)
+{
+	slot_withdraw(vm, slot);
+	slot_free(slot);
+}
+
 int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_region *region)
 {
 	struct sk_slot *old;
@@ -245,14 +275,17 @@ int sk_memory_set_region(struct sk_vm *vm, const struct kvm_userspace_memory_reg
 	else if (region->memory_size)
 		r = slot_create(vm, region, NULL);
 	else if (old)
-		slot_withdraw(vm, old);
+		slot_delete(vm, old);
 	else
 		r = -EINVAL;
 	mutex_unlock(&vm->slots_lock);
 	return r;
 }
 
-/* ---- KVM_GET_DIRTY_LOG ------------------------------------------------------------------------ */
+/* ---- KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG ----------------------------------------------------- */
+
+/* Clean pages between dirty ones: so many are passed over in less time than another flush takes */
+#define CLEAN_PAGES 2048
 
 /* Under mmu_lock from Socle to the bitmaps, so that nobody misses what another has just taken. The slot may have
  * changed since the write: then nobody asks for the page, or it is marked in vain.
@@ -274,62 +307,181 @@ void sk_memory_take_log(struct sk_vm *vm)
 	spin_unlock(&vm->mmu_lock);
 }
 
+/* The next write to each page of the slot whose bit is set will be seen; words from that bit on */
+static void protect_bits(struct sk_vm *vm, const struct sk_slot *slot, u64 page,
+			 const unsigned long *bits, u64 words)
+{
+	u64 start = 0, end = 0, i;
+
+	for (i = 0; i < words; i++, page += BITS_PER_LONG) {
+		if (!bits[i])
+			continue;
+		if (end && page - end > CLEAN_PAGES) {
+			revoke(vm, SOCLE_HC_PROTECT, slot->gfn + start, end - start);
+			end = 0;
+		}
+		if (!end)
+			start = page + __ffs(bits[i]);
+		end = page + __fls(bits[i]) + 1;
+	}
+	if (end)
+		revoke(vm, SOCLE_HC_PROTECT, slot->gfn + start, end - start);
+}
+
 /* Moves the slot's bits to copy. A write between the exchange and PROTECT is not lost: its page is in copy,
  * and the caller reads the page after that.
  */
 static void dirty_log_take(struct sk_vm *vm, struct sk_slot *slot, unsigned long *copy)
 {
 	u64 words = BITS_TO_LONGS(slot->pages);
-	u64 i, first = words, last = 0;
+	u64 i;
 
-	sk_memory_take_log(vm);
-	for (i = 0; i < words; i++) {
+	for (i = 0; i < words; i++)
 		copy[i] = READ_ONCE(slot->dirty[i]) ? xchg(&slot->dirty[i], 0) : 0;
-		if (!copy[i])
-			continue;
-		first = min(first, i);
-		last = i;
-	}
-	if (first < words) {
-		u64 start = first * BITS_PER_LONG;
-		u64 end = min((last + 1) * BITS_PER_LONG, slot->pages);
-
-		revoke(vm, SOCLE_HC_PROTECT, slot->gfn + start, end - start);
-	}
+	protect_bits(vm, slot, 0, copy, words);
 }
 
-int sk_memory_dirty_log(struct sk_vm *vm, struct kvm_dirty_log __user *user)
+static int dirty_log_give(struct sk_vm *vm, struct sk_slot *slot, void __user *user)
+{
+	u64 bytes = BITS_TO_LONGS(slot->pages) * sizeof(long);
+	unsigned long *copy;
+	int r;
+
+	sk_memory_take_log(vm);
+	if (vm->manual_protect) /* the bits stay until they are cleared */
+		return copy_to_user(user, slot->dirty, bytes) ? -EFAULT : 0;
+	copy = bitmap_new(slot->pages);
+	if (!copy)
+		return -ENOMEM;
+	dirty_log_take(vm, slot, copy);
+	r = copy_to_user(user, copy, bytes) ? -EFAULT : 0;
+	kvfree(copy);
+	return r;
+}
+
+int sk_memory_dirty_log(struct sk_vm *vm, const struct kvm_dirty_log __user *user)
 {
 	struct kvm_dirty_log log;
 	struct sk_slot *slot;
-	unsigned long *copy;
 	int r = -ENOENT;
 
 	if (copy_from_user(&log, user, sizeof(log)))
 		return -EFAULT;
+	if (vm->dirty_ring_bytes)
+		return -ENXIO;
 	if (log.slot >= SK_MEM_SLOTS)
 		return -EINVAL;
 	mutex_lock(&vm->slots_lock);
 	slot = vm->slot_by_id[log.slot];
-	if (!slot || !slot->dirty)
-		goto out;
-	r = -ENOMEM;
-	copy = dirty_bitmap_new(slot->pages);
-	if (!copy)
-		goto out;
-	dirty_log_take(vm, slot, copy);
-	r = 0;
-	if (copy_to_user(log.dirty_bitmap, copy, BITS_TO_LONGS(slot->pages) * sizeof(long)))
-		r = -EFAULT;
-	kvfree(copy);
-out:
+	if (slot && slot->dirty)
+		r = dirty_log_give(vm, slot, log.dirty_bitmap);
 	mutex_unlock(&vm->slots_lock);
 	return r;
+}
+
+/* Of the bits in copy, those that were set are cleared, and stay in it. */
+static void dirty_log_clear(struct sk_vm *vm, struct sk_slot *slot, u64 page, unsigned long *copy,
+			    u64 words)
+{
+	atomic_long_t *dirty = (atomic_long_t *)(slot->dirty + page / BITS_PER_LONG);
+	u64 i;
+
+	for (i = 0; i < words; i++)
+		if (copy[i])
+			copy[i] &= atomic_long_fetch_andnot(copy[i], &dirty[i]);
+	protect_bits(vm, slot, page, copy, words);
+}
+
+static int clear_in_slot(struct sk_vm *vm, struct sk_slot *slot, const struct kvm_clear_dirty_log *log)
+{
+	u64 words = BITS_TO_LONGS((u64)log->num_pages);
+	u64 rest = slot->pages - log->first_page;
+	unsigned long *copy;
+	int r = 0;
+
+	if (log->first_page > slot->pages || log->num_pages > rest ||
+	    (log->num_pages < rest && log->num_pages % BITS_PER_LONG))
+		return -EINVAL;
+	if (!words)
+		return 0;
+	copy = bitmap_new(log->num_pages);
+	if (!copy)
+		return -ENOMEM;
+	sk_memory_take_log(vm);
+	if (copy_from_user(copy, log->dirty_bitmap, words * sizeof(long)))
+		r = -EFAULT;
+	else
+		dirty_log_clear(vm, slot, log->first_page, copy, words);
+	kvfree(copy);
+	return r;
+}
+
+int sk_memory_clear_log(struct sk_vm *vm, const struct kvm_clear_dirty_log __user *user)
+{
+	struct kvm_clear_dirty_log log;
+	struct sk_slot *slot;
+	int r = -ENOENT;
+
+	if (copy_from_user(&log, user, sizeof(log)))
+		return -EFAULT;
+	if (vm->dirty_ring_bytes)
+		return -ENXIO;
+	if (log.slot >= SK_MEM_SLOTS || log.first_page % BITS_PER_LONG)
+		return -EINVAL;
+	mutex_lock(&vm->slots_lock);
+	slot = vm->slot_by_id[log.slot];
+	if (slot && slot->dirty)
+		r = clear_in_slot(vm, slot, &log);
+	mutex_unlock(&vm->slots_lock);
+	return r;
+}
+
+int sk_memory_manual_protect(struct sk_vm *vm, const struct kvm_enable_cap *cap)
+{
+	u64 allowed = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+
+	if (cap->args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)
+		allowed |= KVM_DIRTY_LOG_INITIALLY_SET;
+	if (cap->flags || cap->args[0] & ~allowed)
+		return -EINVAL;
+	mutex_lock(&vm->slots_lock);
+	vm->manual_protect = cap->args[0];
+	mutex_unlock(&vm->slots_lock);
+	return 0;
+}
+
+/* ---- the dirty rings' part -------------------------------------------------------------------- */
+
+/* What Socle has logged of this vCPU's writes, at most SOCLE_DIRTY_MAX; it is stopped. */
+void sk_memory_take_vcpu_log(struct sk_vcpu *vcpu)
+{
+	struct sk_vm *vm = vcpu->vm;
+	long n, i;
+
+	spin_lock(&vm->mmu_lock);
+	n = hc3(SOCLE_HC_DIRTY_LOG, vm->domain, virt_to_phys(vm->log), vcpu->handle);
+	for (i = 0; i < n; i++) {
+		struct sk_slot *slot = slot_find(vm, vm->log[i]);
+
+		if (slot && slot->flags & KVM_MEM_LOG_DIRTY_PAGES)
+			sk_dirty_ring_push(vcpu, slot->id, vm->log[i] - slot->gfn);
+	}
+	spin_unlock(&vm->mmu_lock);
+}
+
+/* With slots_lock. Both numbers are userspace's. */
+void sk_memory_protect(struct sk_vm *vm, u32 id, u64 offset, u64 pages)
+{
+	struct sk_slot *slot = id < SK_MEM_SLOTS ? vm->slot_by_id[id] : NULL;
+
+	if (slot && offset < slot->pages && pages <= slot->pages - offset)
+		revoke(vm, SOCLE_HC_PROTECT, slot->gfn + offset, pages);
 }
 
 /* ---- faults ----------------------------------------------------------------------------------- */
 
 struct fault {
+	struct sk_vcpu *vcpu;
 	u64 gfn;
 	bool write;
 	bool code; /* a fetch from what is mapped, but not as code */
@@ -422,10 +574,24 @@ static u64 map_flags(struct fault *f)
 	return SOCLE_MAP_EXEC | (f->writable ? SOCLE_MAP_WRITE : 0);
 }
 
+/* Under mmu_lock, by the vCPU's own thread */
+static void mark_dirty(struct sk_vcpu *vcpu, u64 gfn)
+{
+	struct sk_slot *slot = slot_find(vcpu->vm, gfn);
+
+	if (!slot || !(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return;
+	if (slot->dirty)
+		set_bit(gfn - slot->gfn, slot->dirty);
+	else
+		sk_dirty_ring_push(vcpu, slot->id, gfn - slot->gfn);
+}
+
 static long fault_map(struct sk_vm *vm, struct fault *f)
 {
 	u64 pfn = page_to_pfn(f->page);
 	u64 flags = map_flags(f);
+	struct sk_slot *slot;
 	u64 pages, mask;
 	long r = -EAGAIN;
 
@@ -437,11 +603,17 @@ static long fault_map(struct sk_vm *vm, struct fault *f)
 	if (sk_small_exec && pages > 1)
 		flags &= ~(u64)SOCLE_MAP_EXEC; /* until there is a fetch */
 	r = hc_map(vm->domain, f->gfn & mask, pfn & mask, pages, flags);
-	if (r == -ENOMEM && pages > 1)
+	if (r == -ENOMEM && pages > 1) {
+		mask = ~0ULL;
 		r = hc_map(vm->domain, f->gfn, pfn, 1, flags);
+	}
+	if (r)
+		goto out;
+	slot = slot_find(vm, f->gfn); /* as it was at the start of the fault */
+	__set_bit((f->gfn & mask) - slot->gfn, slot->young);
 	/* Not before it is mapped: GET_DIRTY_LOG may take the bit at any time, and protects the page then. */
 	if (f->slot_flags & KVM_MEM_LOG_DIRTY_PAGES && flags & SOCLE_MAP_WRITE)
-		set_bit(f->gfn - f->slot_gfn, slot_find(vm, f->gfn)->dirty);
+		mark_dirty(f->vcpu, f->gfn);
 out:
 	spin_unlock(&vm->mmu_lock);
 	return r;
@@ -497,9 +669,10 @@ static int fault_in_slot(struct sk_vm *vm, struct fault *f, u64 gpa)
 	return r == -EINVAL ? -EFAULT : r;
 }
 
-int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code)
+int sk_memory_fault(struct sk_vcpu *vcpu, u64 gpa, bool write, bool code)
 {
-	struct fault f = { .gfn = gpa >> PAGE_SHIFT, .write = write, .code = code };
+	struct fault f = { .vcpu = vcpu, .gfn = gpa >> PAGE_SHIFT, .write = write, .code = code };
+	struct sk_vm *vm = vcpu->vm;
 	struct sk_slot *slot;
 	long r = 0;
 
@@ -524,23 +697,92 @@ int sk_memory_fault(struct sk_vm *vm, u64 gpa, bool write, bool code)
 	return fault_in_slot(vm, &f, gpa);
 }
 
+/* ---- a guest's memory for socle.ko's own use ---------------------------------------------------- */
+
+/* Where it is in the process that runs the guest; 0: nowhere, or not for a write */
+static unsigned long user_address(struct sk_vm *vm, u64 gpa, bool write)
+{
+	unsigned long hva = 0;
+	struct sk_slot *slot;
+
+	spin_lock(&vm->mmu_lock);
+	slot = slot_find(vm, gpa >> PAGE_SHIFT);
+	if (slot && !slot->dying && !(write && slot->flags & KVM_MEM_READONLY))
+		hva = slot->hva + (gpa - (slot->gfn << PAGE_SHIFT));
+	spin_unlock(&vm->mmu_lock);
+	return hva;
+}
+
+/* After the write: whoever took the log before it sees the page in the next one. */
+static void log_own_write(struct sk_vcpu *vcpu, u64 gfn)
+{
+	spin_lock(&vcpu->vm->mmu_lock);
+	mark_dirty(vcpu, gfn);
+	spin_unlock(&vcpu->vm->mmu_lock);
+}
+
+int sk_memory_access(struct sk_vcpu *vcpu, u64 gpa, void *data, u32 bytes, bool write)
+{
+	while (bytes) {
+		u32 n = min_t(u32, bytes, PAGE_SIZE - offset_in_page(gpa));
+		void __user *at = (void __user *)user_address(vcpu->vm, gpa, write);
+
+		if (!at || (write ? copy_to_user(at, data, n) : copy_from_user(data, at, n)))
+			return -EFAULT;
+		if (write)
+			log_own_write(vcpu, gpa >> PAGE_SHIFT);
+		gpa += n;
+		data += n;
+		bytes -= n;
+	}
+	return 0;
+}
+
+int sk_memory_exchange(struct sk_vcpu *vcpu, u64 gpa, u64 old, u64 new, u32 bytes)
+{
+	void __user *at = (void __user *)user_address(vcpu->vm, gpa, true);
+	u32 old32 = old;
+	int r;
+
+	if (!at || !access_ok(at, bytes))
+		return -EFAULT;
+	if (bytes == 8)
+		r = __try_cmpxchg_user((u64 __user *)at, &old, new, out8);
+	else
+		r = __try_cmpxchg_user((u32 __user *)at, &old32, (u32)new, out4);
+	if (!r)
+		log_own_write(vcpu, gpa >> PAGE_SHIFT);
+	return r > 0 ? -EAGAIN : r;
+}
+
 /* ---- MMU notifier ----------------------------------------------------------------------------- */
+
+/* The slot's pages, counted from its first, at [start, end) of the process's memory; false: none are there. */
+static bool pages_at(const struct sk_slot *slot, unsigned long start, unsigned long end, u64 *first,
+		     u64 *pages)
+{
+	unsigned long from = max(start, slot->hva);
+	unsigned long to = min(end, slot->hva + (unsigned long)(slot->pages << PAGE_SHIFT));
+
+	if (from >= to)
+		return false;
+	*first = (from - slot->hva) >> PAGE_SHIFT;
+	*pages = ((PAGE_ALIGN(to) - slot->hva) >> PAGE_SHIFT) - *first;
+	return true;
+}
 
 static void revoke_range(struct sk_vm *vm, unsigned long start, unsigned long end)
 {
+	u64 first, pages;
 	u32 i;
 
 	for (i = 0; i < vm->slot_count; i++) {
-		const struct sk_slot *slot = vm->slots[i];
-		unsigned long from = max(start, slot->hva);
-		unsigned long to = min(end, slot->hva + (unsigned long)(slot->pages << PAGE_SHIFT));
+		struct sk_slot *slot = vm->slots[i];
 
-		if (from >= to)
+		if (!pages_at(slot, start, end, &first, &pages))
 			continue;
-		to = PAGE_ALIGN(to);
-		from &= PAGE_MASK;
-		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + ((from - slot->hva) >> PAGE_SHIFT),
-		       (to - from) >> PAGE_SHIFT);
+		bitmap_clear(slot->young, first, pages);
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + first, pages);
 	}
 }
 
@@ -571,6 +813,46 @@ static void invalidate_end(struct mmu_notifier *mn, const struct mmu_notifier_ra
 	spin_unlock(&vm->mmu_lock);
 }
 
+/* Whether the guest has used the page since Linux last asked. Socle does not tell what a guest accesses: the page is
+ * taken away, and a fault says that the guest has come for it again.
+ */
+static int age_range(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start, unsigned long end)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+	u64 first, pages;
+	int young = 0;
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	for (i = 0; i < vm->slot_count; i++) {
+		struct sk_slot *slot = vm->slots[i];
+
+		if (!pages_at(slot, start, end, &first, &pages) ||
+		    find_next_bit(slot->young, first + pages, first) >= first + pages)
+			continue;
+		young = 1;
+		bitmap_clear(slot->young, first, pages);
+		revoke(vm, SOCLE_HC_UNMAP, slot->gfn + first, pages);
+	}
+	spin_unlock(&vm->mmu_lock);
+	return young;
+}
+
+static int test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long address)
+{
+	struct sk_vm *vm = container_of(mn, struct sk_vm, notifier);
+	u64 first, pages;
+	int young = 0;
+	u32 i;
+
+	spin_lock(&vm->mmu_lock);
+	for (i = 0; i < vm->slot_count && !young; i++)
+		young = pages_at(vm->slots[i], address, address + 1, &first, &pages) &&
+			test_bit(first, vm->slots[i]->young);
+	spin_unlock(&vm->mmu_lock);
+	return young;
+}
+
 /* The address space goes: after this nothing of it may be mapped. */
 static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 {
@@ -587,6 +869,9 @@ static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 static const struct mmu_notifier_ops notifier_ops = {
 	.invalidate_range_start = invalidate_start,
 	.invalidate_range_end = invalidate_end,
+	.clear_flush_young = age_range,
+	.clear_young = age_range,
+	.test_young = test_young,
 	.release = notifier_release,
 };
 

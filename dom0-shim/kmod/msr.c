@@ -5,11 +5,10 @@
 #include "socle_kvm.h"
 
 #include <asm/mce.h>
+#include <asm/kvm_para.h>
 #include <asm/msr.h>
 #include <asm/processor-flags.h>
 #include <asm/trapnr.h>
-
-#define NOT_OURS 1 /* Socle's, or nobody's */
 
 #define MTRR_CAP_VALUE	 0x508ull /* 8 variable ranges, fixed ranges, write combining */
 #define MTRR_VARIABLE	 0x200
@@ -25,8 +24,9 @@ static const u32 saved_msrs[] = {
 	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX,
 	MSR_IA32_TSC, MSR_IA32_CR_PAT, MSR_IA32_TSC_ADJUST, MSR_IA32_TSC_DEADLINE,
-	0x11, 0x12, 0x4b564d00, 0x4b564d01, /* the paravirtual clock's, old and new */
+	MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
 	MSR_IA32_MISC_ENABLE, MSR_IA32_MCG_STATUS, MSR_IA32_MCG_CTL, MSR_IA32_UCODE_REV, MSR_K7_HWCR,
+	MSR_PLATFORM_INFO, MSR_IA32_POWER_CTL, MSR_KVM_STEAL_TIME, MSR_KVM_POLL_CONTROL,
 };
 
 /* KVM_GET_MSR_FEATURE_INDEX_LIST */
@@ -34,13 +34,18 @@ static const u32 feature_msrs[] = { MSR_IA32_UCODE_REV, MSR_AMD64_DE_CFG };
 
 /* Read as 0 and not stored when written: software touches them without looking at CPUID. */
 static const u32 ignored_msrs[] = {
-	MSR_IA32_PLATFORM_ID, MSR_IA32_EBL_CR_POWERON, MSR_IA32_UCODE_WRITE, MSR_PLATFORM_INFO,
+	MSR_IA32_PLATFORM_ID, MSR_IA32_EBL_CR_POWERON, MSR_IA32_UCODE_WRITE,
 	MSR_MISC_FEATURES_ENABLES, MSR_IA32_PERF_STATUS, MSR_IA32_PERF_CTL, MSR_IA32_DEBUGCTLMSR,
 	MSR_IA32_LASTBRANCHFROMIP, MSR_IA32_LASTBRANCHTOIP, MSR_IA32_LASTINTFROMIP,
 	MSR_IA32_LASTINTTOIP, MSR_AMD64_SYSCFG, MSR_K8_TSEG_ADDR, MSR_K8_TSEG_MASK,
 	MSR_K8_INT_PENDING_MSG, MSR_AMD64_NB_CFG, MSR_FAM10H_MMIO_CONF_BASE, MSR_AMD64_BU_CFG2,
 	MSR_AMD64_DC_CFG, MSR_AMD64_PATCH_LOADER, MSR_F15H_EX_CFG,
 };
+
+static bool is_intel(void)
+{
+	return boot_cpu_data.x86_vendor == X86_VENDOR_INTEL;
+}
 
 static bool is_ignored(u32 index)
 {
@@ -199,7 +204,7 @@ long sk_mce_inject(struct sk_vcpu *vcpu, struct kvm_x86_mce *mce)
 
 /* ---- one register ----------------------------------------------------------------------------- */
 
-static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value)
+static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value, bool host)
 {
 	u64 *place = mtrr_find(vcpu, index);
 
@@ -228,15 +233,33 @@ static int own_get(struct sk_vcpu *vcpu, u32 index, u64 *value)
 	case MSR_AMD64_DE_CFG:
 		*value = vcpu->de_cfg;
 		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		*value = vcpu->vm->wall_clock;
+		return 0;
+	case MSR_KVM_STEAL_TIME:
+	case MSR_KVM_POLL_CONTROL:
+		return sk_pv_get(vcpu, index, value, host);
+	case MSR_IA32_POWER_CTL:
+		*value = vcpu->power_ctl;
+		return 0;
+	case MSR_IA32_XSS:
+		*value = 0;
+		return host ? 0 : -EINVAL;
+	case MSR_PLATFORM_INFO:
+		*value = vcpu->platform_info;
+		return !host && READ_ONCE(vcpu->vm->hide_platform_info) ? -EINVAL : 0;
 	}
 	*value = 0;
-	return is_ignored(index) ? 0 : NOT_OURS;
+	return is_ignored(index) ? 0 : SK_MSR_NOT_OURS;
 }
 
 static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 {
 	switch (index) {
 	case MSR_IA32_MISC_ENABLE:
+		sk_policy_misc_enable(vcpu, value);
+		vcpu->policy = -1;
 		vcpu->misc_enable = value;
 		return 0;
 	case MSR_IA32_UCODE_REV: /* a guest writes 0 before it reads */
@@ -252,12 +275,29 @@ static int own_set_misc(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 	case MSR_AMD64_DE_CFG:
 		vcpu->de_cfg = value & DE_CFG_LFENCE;
 		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		sk_vm_set_wall_clock(vcpu, value);
+		return 0;
+	case MSR_KVM_STEAL_TIME:
+	case MSR_KVM_POLL_CONTROL:
+		return sk_pv_set(vcpu, index, value, host);
+	case MSR_IA32_POWER_CTL:
+		vcpu->power_ctl = value;
+		return 0;
+	case MSR_PLATFORM_INFO: /* CPUID does not fault */
+		if (!host || value & MSR_PLATFORM_INFO_CPUID_FAULT)
+			return -EINVAL;
+		vcpu->platform_info = value;
+		return 0;
+	case MSR_IA32_XSS: /* no XSAVES */
+		return host && !value ? 0 : -EINVAL;
 	case MSR_MTRRcap:
-		return host && value == MTRR_CAP_VALUE ? 0 : -EINVAL;
+		return -EINVAL;
 	case MSR_IA32_MCG_CAP:
 		return host && value == vcpu->mce.cap ? 0 : -EINVAL;
 	}
-	return is_ignored(index) ? 0 : NOT_OURS;
+	return is_ignored(index) ? 0 : SK_MSR_NOT_OURS;
 }
 
 static int own_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
@@ -279,7 +319,7 @@ static int own_set(struct sk_vcpu *vcpu, u32 index, u64 value, bool host)
 
 int sk_msr_guest_read(struct sk_vcpu *vcpu, u32 index, u64 *value)
 {
-	int r = own_get(vcpu, index, value);
+	int r = own_get(vcpu, index, value, false);
 
 	if (r)
 		pr_debug("domain %u: rdmsr %#x is refused\n", vcpu->vm->domain, index);
@@ -298,6 +338,7 @@ int sk_msr_guest_write(struct sk_vcpu *vcpu, u32 index, u64 value)
 void sk_msr_init(struct sk_vcpu *vcpu)
 {
 	vcpu->mce.cap = SK_MCE_BANKS;
+	vcpu->poll_control = 1;
 	vcpu->misc_enable = MISC_ENABLE_INIT;
 	vcpu->ucode_rev = boot_cpu_data.x86_vendor == X86_VENDOR_INTEL ? 0x100000000ull : 0x01000065;
 	vcpu->hwcr = boot_cpu_data.x86_vendor == X86_VENDOR_INTEL ? 0 : HWCR_TSC_FREQ;
@@ -316,6 +357,8 @@ static int socle_run(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int co
 		msrs[i].index = entries[i].index;
 		msrs[i].reserved = 0;
 		msrs[i].value = entries[i].data;
+		if (entries[i].index == MSR_TSC_AUX && !is_intel())
+			msrs[i].value = (u32)msrs[i].value; /* AMD's processors ignore the rest */
 	}
 	if (set)
 		return sk_state_set(vcpu, SOCLE_STATE_MSRS, count * sizeof(*msrs));
@@ -327,8 +370,10 @@ static int socle_run(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int co
 
 static int own_access(struct sk_vcpu *vcpu, struct kvm_msr_entry *entry, bool set)
 {
+	if (sk_policy_pv_absent(vcpu, entry->index))
+		return -EINVAL;
 	return set ? own_set(vcpu, entry->index, entry->data, true) :
-		     own_get(vcpu, entry->index, &entry->data);
+		     own_get(vcpu, entry->index, &entry->data, true);
 }
 
 /* Stops at the first that fails; the number done. */
@@ -347,7 +392,8 @@ static int access_all(struct sk_vcpu *vcpu, struct kvm_msr_entry *entries, int c
 			continue;
 		}
 		for (run = 1; i + run < count; run++)
-			if (own_get(vcpu, entries[i + run].index, &unused) != NOT_OURS)
+			if (sk_policy_pv_absent(vcpu, entries[i + run].index) ||
+			    own_get(vcpu, entries[i + run].index, &unused, true) != SK_MSR_NOT_OURS)
 				break;
 		done = socle_run(vcpu, &entries[i], run, set);
 		if (done > 0)

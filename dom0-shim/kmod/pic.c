@@ -125,19 +125,37 @@ int sk_pic_set_irq(struct sk_vm *vm, int pin, int source, int level)
 	return masked ? -1 : !coalesced;
 }
 
+/* Tells of the ends, which may change the lines. */
+static void unlock(struct sk_vm *vm, unsigned long irq_flags)
+{
+	struct sk_pic *pic = &vm->pic;
+	unsigned long ended = pic->ended;
+	unsigned int line;
+
+	pic->ended = 0;
+	spin_unlock_irqrestore(&pic->lock, irq_flags);
+	for_each_set_bit(line, &ended, 16)
+		sk_irqfd_ended(vm, line >> 3, line & 7);
+}
+
 /* ---- acknowledge and end of interrupt ----------------------------------------------------------- */
 
-static void end_of_interrupt(struct kvm_pic_state *chip, int irq, bool rotate)
+static void end_of_interrupt(struct sk_pic *pic, int n, int irq, bool rotate)
 {
+	struct kvm_pic_state *chip = &pic->chip[n];
+
 	chip->isr &= ~(1 << irq);
+	pic->ended |= 1ul << (n * 8 + irq);
 	if (rotate)
 		chip->priority_add = (irq + 1) & 7;
 }
 
-static void take(struct kvm_pic_state *chip, int irq)
+static void take(struct sk_pic *pic, int n, int irq)
 {
+	struct kvm_pic_state *chip = &pic->chip[n];
+
 	if (chip->auto_eoi)
-		end_of_interrupt(chip, irq, chip->rotate_on_auto_eoi);
+		end_of_interrupt(pic, n, irq, chip->rotate_on_auto_eoi);
 	else
 		chip->isr |= 1 << irq;
 	if (!(chip->elcr & (1 << irq)))
@@ -150,13 +168,13 @@ static int acknowledge(struct sk_pic *pic, int *irq)
 	*irq = chip_request(&pic->chip[0], true);
 	if (*irq < 0)
 		return pic->chip[0].irq_base + 7;
-	take(&pic->chip[0], *irq);
+	take(pic, 0, *irq);
 	if (*irq != CASCADE)
 		return pic->chip[0].irq_base + *irq;
 	*irq = chip_request(&pic->chip[1], false);
 	if (*irq < 0)
 		return pic->chip[1].irq_base + 7;
-	take(&pic->chip[1], *irq);
+	take(pic, 1, *irq);
 	*irq += 8;
 	return pic->chip[1].irq_base + *irq - 8;
 }
@@ -172,7 +190,7 @@ int sk_pic_acknowledge(struct sk_vm *vm)
 		vector = acknowledge(pic, &irq);
 	pic->output = pair_output(pic);
 	signal_output(vm); /* also where it is still high: Socle asks once per signal */
-	spin_unlock_irqrestore(&pic->lock, flags);
+	unlock(vm, flags);
 	if (irq == 0)
 		sk_pit_taken(vm);
 	return vector;
@@ -198,8 +216,9 @@ static void chip_reset(struct kvm_pic_state *chip, u8 icw1)
 	}
 }
 
-static void write_ocw2(struct kvm_pic_state *chip, u8 val)
+static void write_ocw2(struct sk_pic *pic, int n, u8 val)
 {
+	struct kvm_pic_state *chip = &pic->chip[n];
 	int command = val >> 5;
 	int irq = val & 7;
 	int priority;
@@ -213,11 +232,11 @@ static void write_ocw2(struct kvm_pic_state *chip, u8 val)
 	case 5:
 		priority = best_priority(chip, chip->isr);
 		if (priority != NO_IRQ)
-			end_of_interrupt(chip, (priority + chip->priority_add) & 7, command == 5);
+			end_of_interrupt(pic, n, (priority + chip->priority_add) & 7, command == 5);
 		break;
 	case 3: /* specific EOI */
 	case 7:
-		end_of_interrupt(chip, irq, command == 7);
+		end_of_interrupt(pic, n, irq, command == 7);
 		break;
 	case 6:
 		chip->priority_add = (irq + 1) & 7;
@@ -255,8 +274,10 @@ static void write_data(struct kvm_pic_state *chip, u8 val)
 	}
 }
 
-static void chip_write(struct kvm_pic_state *chip, int a0, u8 val)
+static void chip_write(struct sk_pic *pic, int n, int a0, u8 val)
 {
+	struct kvm_pic_state *chip = &pic->chip[n];
+
 	if (a0)
 		write_data(chip, val);
 	else if (val & ICW1)
@@ -264,7 +285,7 @@ static void chip_write(struct kvm_pic_state *chip, int a0, u8 val)
 	else if (val & OCW3)
 		write_ocw3(chip, val);
 	else
-		write_ocw2(chip, val);
+		write_ocw2(pic, n, val);
 }
 
 /* The poll command: the read is the acknowledge. */
@@ -276,9 +297,9 @@ static u8 chip_poll(struct sk_pic *pic, int n)
 	chip->poll = 0;
 	if (irq < 0)
 		return 0x07;
-	take(chip, irq);
+	take(pic, n, irq);
 	if (n == 1)
-		end_of_interrupt(&pic->chip[0], CASCADE, false);
+		end_of_interrupt(pic, 0, CASCADE, false);
 	return 0x80 | irq;
 }
 
@@ -310,9 +331,9 @@ bool sk_pic_io(struct sk_vm *vm, u16 port, bool in, u8 *data)
 	else if (in)
 		*data = chip_read(pic, n, port & 1);
 	else
-		chip_write(&pic->chip[n], port & 1, *data);
+		chip_write(pic, n, port & 1, *data);
 	update(vm);
-	spin_unlock_irqrestore(&pic->lock, flags);
+	unlock(vm, flags);
 	return true;
 }
 

@@ -27,7 +27,7 @@ static void tick(struct sk_pit *pit)
 	if (r)
 		return;
 	spin_lock_irqsave(&pit->lock, flags);
-	if (pit->pending < MAX_PENDING)
+	if (pit->pending < MAX_PENDING && !pit->discard)
 		pit->pending++;
 	spin_unlock_irqrestore(&pit->lock, flags);
 }
@@ -65,7 +65,8 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 	}
 	if (pit->period) {
 		missed = hrtimer_forward_now(timer, ns_to_ktime(pit->period)) - 1;
-		pit->pending = min_t(u64, pit->pending + missed, MAX_PENDING);
+		if (!pit->discard)
+			pit->pending = min_t(u64, pit->pending + missed, MAX_PENDING);
 		next = HRTIMER_RESTART;
 	} else {
 		pit->armed = false;
@@ -342,6 +343,14 @@ int sk_pit_set(struct sk_pit *pit, const struct kvm_pit_state2 *state)
 	timer_start(pit);
 	spin_unlock_irq(&pit->lock);
 	return 0;
+}
+
+void sk_pit_set_reinject(struct sk_pit *pit, bool on)
+{
+	spin_lock_irq(&pit->lock);
+	pit->discard = !on;
+	pit->pending = 0;
+	spin_unlock_irq(&pit->lock);
 }
 
 /* As after power-on: mode 3 with the longest period on all channels, the speaker's gate closed, no timer yet */

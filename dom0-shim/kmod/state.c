@@ -9,6 +9,8 @@
 #include <asm/processor-flags.h>
 #include <asm/trapnr.h>
 
+#define DR6_RTM_AND_BUS_LOCK (BIT_ULL(16) | BIT_ULL(11))
+
 /* The vCPU is stopped, but the processor that ran it may not have let go of it yet (-EBUSY). */
 static int state_call(struct sk_vcpu *vcpu, u64 call, u32 section, u32 bytes)
 {
@@ -62,14 +64,29 @@ static void regs_from_kvm(struct socle_regs *s, const struct kvm_regs *k)
 	s->rflags = k->rflags | X86_EFLAGS_FIXED;
 }
 
-static long get_regs(struct sk_vcpu *vcpu, void __user *argp)
+static int read_regs(struct sk_vcpu *vcpu, struct kvm_regs *regs)
 {
-	struct kvm_regs regs;
 	int r = sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(struct socle_regs));
 
 	if (r < 0)
 		return r;
-	regs_to_kvm(&regs, vcpu->buffer);
+	regs_to_kvm(regs, vcpu->buffer);
+	return 0;
+}
+
+static int write_regs(struct sk_vcpu *vcpu, const struct kvm_regs *regs)
+{
+	regs_from_kvm(vcpu->buffer, regs);
+	return sk_state_set(vcpu, SOCLE_STATE_REGS, sizeof(struct socle_regs));
+}
+
+static long get_regs(struct sk_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_regs regs;
+	int r = read_regs(vcpu, &regs);
+
+	if (r)
+		return r;
 	return copy_to_user(argp, &regs, sizeof(regs)) ? -EFAULT : 0;
 }
 
@@ -77,10 +94,7 @@ static long set_regs(struct sk_vcpu *vcpu, const void __user *argp)
 {
 	struct kvm_regs regs;
 
-	if (copy_from_user(&regs, argp, sizeof(regs)))
-		return -EFAULT;
-	regs_from_kvm(vcpu->buffer, &regs);
-	return sk_state_set(vcpu, SOCLE_STATE_REGS, sizeof(struct socle_regs));
+	return copy_from_user(&regs, argp, sizeof(regs)) ? -EFAULT : write_regs(vcpu, &regs);
 }
 
 /* ---- segments and control registers ----------------------------------------------------------- */
@@ -172,10 +186,22 @@ static int read_sregs(struct sk_vcpu *vcpu, struct kvm_sregs2 *sregs)
 	return 0;
 }
 
+/* As in KVM a CR8 that cannot be leaves the old one. */
 static int write_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs2 *sregs)
 {
-	memset(vcpu->buffer, 0, sizeof(struct socle_sregs));
-	sregs_from_kvm(vcpu->buffer, sregs);
+	struct socle_sregs *s = vcpu->buffer;
+	u64 cr8 = sregs->cr8;
+	int r;
+
+	if (cr8 > 15) {
+		r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*s));
+		if (r < 0)
+			return r;
+		cr8 = s->cr8;
+	}
+	memset(s, 0, sizeof(*s));
+	sregs_from_kvm(s, sregs);
+	s->cr8 = cr8;
 	return sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(struct socle_sregs));
 }
 
@@ -190,19 +216,6 @@ int sk_state_set_cr8(struct sk_vcpu *vcpu, u64 cr8)
 	if (!r)
 		vcpu->cr8 = cr8;
 	return r;
-}
-
-void sk_state_run_fields(struct sk_vcpu *vcpu, u64 *rflags, u64 *cr8, u64 *apic_base)
-{
-	const struct socle_sregs *sregs = vcpu->buffer;
-	const struct socle_regs *regs = vcpu->buffer;
-
-	if (sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs)) >= 0) {
-		*cr8 = sregs->cr8;
-		*apic_base = sregs->apic_base;
-	}
-	if (sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs)) >= 0)
-		*rflags = regs->rflags;
 }
 
 /* ---- pending events --------------------------------------------------------------------------- */
@@ -249,76 +262,148 @@ int sk_state_queue_exception(struct sk_vcpu *vcpu, u8 vector)
 	return write_events(vcpu, &events);
 }
 
-static long get_events(struct sk_vcpu *vcpu, void __user *argp)
+static bool is_soft_exception(u8 vector)
 {
-	struct kvm_vcpu_events k = {
-		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
-			 KVM_VCPUEVENT_VALID_SIPI_VECTOR,
-	};
+	return vector == X86_TRAP_BP || vector == X86_TRAP_OF;
+}
+
+/* A software exception comes by its instruction's being executed again. */
+static int read_kvm_events(struct sk_vcpu *vcpu, struct kvm_vcpu_events *k)
+{
 	struct socle_vcpu_events s;
 	int r = read_events(vcpu, &s);
 
 	if (r)
 		return r;
-	k.exception.injected = s.exception_pending;
-	k.exception.nr = s.exception_nr;
-	k.exception.has_error_code = s.exception_has_error;
-	k.exception.error_code = s.exception_error;
-	k.interrupt.injected = s.interrupt_injected && !s.interrupt_soft;
-	k.interrupt.nr = s.interrupt_nr;
-	k.interrupt.shadow = s.shadow ? KVM_X86_SHADOW_INT_STI : 0;
-	k.nmi.injected = s.nmi_injected;
-	k.nmi.pending = s.nmi_pending;
-	k.nmi.masked = s.nmi_masked;
-	k.sipi_vector = s.sipi_vector;
-	return copy_to_user(argp, &k, sizeof(k)) ? -EFAULT : 0;
+	memset(k, 0, sizeof(*k));
+	k->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+		   KVM_VCPUEVENT_VALID_SMM;
+	k->exception.injected = s.exception_pending && !is_soft_exception(s.exception_nr);
+	k->exception.nr = s.exception_nr;
+	k->exception.has_error_code = s.exception_has_error;
+	k->exception.error_code = s.exception_error;
+	k->interrupt.injected = s.interrupt_injected && !s.interrupt_soft;
+	k->interrupt.nr = s.interrupt_nr;
+	k->interrupt.shadow = s.shadow ? KVM_X86_SHADOW_INT_STI : 0;
+	k->nmi.injected = s.nmi_injected;
+	k->nmi.pending = s.nmi_pending;
+	k->nmi.masked = s.nmi_masked;
+	if (vcpu->vm->exception_payload)
+		k->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (vcpu->vm->triple_fault_event) {
+		k->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		k->triple_fault.pending = vcpu->triple_fault;
+	}
+	return 0;
+}
+
+static int check_kvm_events(const struct sk_vcpu *vcpu, const struct kvm_vcpu_events *k)
+{
+	const u32 known = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
+			  KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM |
+			  KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	bool exception = k->exception.injected;
+
+	if (k->flags & ~known)
+		return -EINVAL;
+	if (k->flags & KVM_VCPUEVENT_VALID_PAYLOAD && !vcpu->vm->exception_payload)
+		return -EINVAL;
+	if (k->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT && !vcpu->vm->triple_fault_event)
+		return -EINVAL;
+	if (k->flags & KVM_VCPUEVENT_VALID_SMM && (k->smi.smm || k->smi.pending))
+		return -EINVAL;
+	if (k->flags & KVM_VCPUEVENT_VALID_PAYLOAD)
+		exception |= k->exception.pending;
+	return exception && (k->exception.nr > 31 || k->exception.nr == X86_TRAP_NMI) ? -EINVAL : 0;
+}
+
+/* What the exception changes besides: CR2, or DR6 (whose payload has RTM and the bus lock's bit the other way round,
+ * as VMX's pending debug exceptions). Socle takes an exception that has done so already.
+ */
+static int deliver_payload(struct sk_vcpu *vcpu, u8 vector, u64 payload)
+{
+	struct socle_sregs *sregs = vcpu->buffer;
+	struct socle_debug *debug = vcpu->buffer;
+	int r;
+
+	switch (vector) {
+	case X86_TRAP_PF:
+		r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+		if (r < 0)
+			return r;
+		sregs->cr2 = payload;
+		return sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+	case X86_TRAP_DB:
+		r = sk_state_get(vcpu, SOCLE_STATE_DEBUG, sizeof(*debug));
+		if (r < 0)
+			return r;
+		debug->dr6 = (debug->dr6 & ~0xful) | DR6_RTM_AND_BUS_LOCK;
+		debug->dr6 |= payload;
+		debug->dr6 ^= payload & DR6_RTM_AND_BUS_LOCK;
+		debug->dr6 &= ~BIT_ULL(12);
+		return sk_state_set(vcpu, SOCLE_STATE_DEBUG, sizeof(*debug));
+	default:
+		return 0;
+	}
 }
 
 /* The parts that a flag validates and that is not given keep their value. */
-static long set_events(struct sk_vcpu *vcpu, const void __user *argp)
+static int write_kvm_events(struct sk_vcpu *vcpu, const struct kvm_vcpu_events *k)
 {
-	const u32 known = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
-			  KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+	bool pending = k->flags & KVM_VCPUEVENT_VALID_PAYLOAD && k->exception.pending;
 	struct socle_vcpu_events s;
-	struct kvm_vcpu_events k;
-	int r;
+	int r = check_kvm_events(vcpu, k);
 
-	if (copy_from_user(&k, argp, sizeof(k)))
-		return -EFAULT;
-	if (k.flags & ~known)
-		return -EINVAL;
-	if (k.flags & KVM_VCPUEVENT_VALID_SMM && (k.smi.smm || k.smi.pending))
-		return -EINVAL;
-	if (k.exception.injected && (k.exception.nr > 31 || k.exception.nr == X86_TRAP_NMI))
-		return -EINVAL;
-	r = read_events(vcpu, &s);
+	if (!r)
+		r = read_events(vcpu, &s);
 	if (r)
 		return r;
-	s.exception_pending = !!k.exception.injected;
-	s.exception_nr = k.exception.nr;
-	s.exception_has_error = !!k.exception.has_error_code;
-	s.exception_error = k.exception.error_code;
-	s.interrupt_injected = !!k.interrupt.injected;
-	s.interrupt_nr = k.interrupt.nr;
-	s.interrupt_soft = !!k.interrupt.soft;
-	s.nmi_injected = !!k.nmi.injected;
-	s.nmi_masked = !!k.nmi.masked;
-	if (k.flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
-		s.nmi_pending = !!k.nmi.pending;
-	if (k.flags & KVM_VCPUEVENT_VALID_SHADOW)
-		s.shadow = !!k.interrupt.shadow;
-	if (k.flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
-		s.sipi_vector = k.sipi_vector;
-	return write_events(vcpu, &s);
+	s.exception_pending = k->exception.injected || pending;
+	s.exception_nr = k->exception.nr;
+	s.exception_has_error = !!k->exception.has_error_code;
+	s.exception_error = k->exception.error_code;
+	s.interrupt_injected = !!k->interrupt.injected;
+	s.interrupt_nr = k->interrupt.nr;
+	s.interrupt_soft = !!k->interrupt.soft;
+	s.nmi_injected = !!k->nmi.injected;
+	s.nmi_masked = !!k->nmi.masked;
+	if (k->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
+		s.nmi_pending = !!k->nmi.pending;
+	if (k->flags & KVM_VCPUEVENT_VALID_SHADOW)
+		s.shadow = !!k->interrupt.shadow;
+	if (k->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
+		s.sipi_vector = k->sipi_vector;
+	r = write_events(vcpu, &s);
+	if (!r && pending && k->exception_has_payload)
+		r = deliver_payload(vcpu, s.exception_nr, k->exception_payload);
+	if (!r && k->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+		vcpu->triple_fault = k->triple_fault.pending;
+	return r;
+}
+
+static long get_events(struct sk_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_vcpu_events k;
+	int r = read_kvm_events(vcpu, &k);
+
+	if (r)
+		return r;
+	return copy_to_user(argp, &k, sizeof(k)) ? -EFAULT : 0;
+}
+
+static long set_events(struct sk_vcpu *vcpu, const void __user *argp)
+{
+	struct kvm_vcpu_events k;
+
+	return copy_from_user(&k, argp, sizeof(k)) ? -EFAULT : write_kvm_events(vcpu, &k);
 }
 
 /* ---- KVM_GET/SET_SREGS(2): the first also carries the accepted interrupt as a bitmap ---------- */
 
-static long get_sregs(struct sk_vcpu *vcpu, struct kvm_sregs __user *user)
+static int read_kvm_sregs(struct sk_vcpu *vcpu, struct kvm_sregs *sregs)
 {
 	struct socle_vcpu_events events;
 	struct kvm_sregs2 sregs2;
-	struct kvm_sregs sregs = {};
 	int r = read_sregs(vcpu, &sregs2);
 
 	if (!r)
@@ -326,27 +411,42 @@ static long get_sregs(struct sk_vcpu *vcpu, struct kvm_sregs __user *user)
 	if (r)
 		return r;
 	BUILD_BUG_ON(offsetof(struct kvm_sregs, apic_base) != offsetof(struct kvm_sregs2, apic_base));
-	memcpy(&sregs, &sregs2, offsetofend(struct kvm_sregs, apic_base));
+	memset(sregs, 0, sizeof(*sregs));
+	memcpy(sregs, &sregs2, offsetofend(struct kvm_sregs, apic_base));
 	if (events.interrupt_injected && !events.interrupt_soft)
-		__set_bit(events.interrupt_nr, (unsigned long *)sregs.interrupt_bitmap);
+		__set_bit(events.interrupt_nr, (unsigned long *)sregs->interrupt_bitmap);
+	return 0;
+}
+
+static int write_kvm_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+	struct kvm_sregs2 sregs2 = {};
+	unsigned int vector;
+	int r;
+
+	memcpy(&sregs2, sregs, offsetofend(struct kvm_sregs, apic_base));
+	r = write_sregs(vcpu, &sregs2);
+	vector = find_first_bit((unsigned long *)sregs->interrupt_bitmap, KVM_NR_INTERRUPTS);
+	if (!r && vector < KVM_NR_INTERRUPTS)
+		r = sk_state_queue_interrupt(vcpu, vector);
+	return r;
+}
+
+static long get_sregs(struct sk_vcpu *vcpu, struct kvm_sregs __user *user)
+{
+	struct kvm_sregs sregs;
+	int r = read_kvm_sregs(vcpu, &sregs);
+
+	if (r)
+		return r;
 	return copy_to_user(user, &sregs, sizeof(sregs)) ? -EFAULT : 0;
 }
 
 static long set_sregs(struct sk_vcpu *vcpu, const struct kvm_sregs __user *user)
 {
-	struct kvm_sregs2 sregs2 = {};
 	struct kvm_sregs sregs;
-	unsigned int vector;
-	int r;
 
-	if (copy_from_user(&sregs, user, sizeof(sregs)))
-		return -EFAULT;
-	memcpy(&sregs2, &sregs, offsetofend(struct kvm_sregs, apic_base));
-	r = write_sregs(vcpu, &sregs2);
-	vector = find_first_bit((unsigned long *)sregs.interrupt_bitmap, KVM_NR_INTERRUPTS);
-	if (!r && vector < KVM_NR_INTERRUPTS)
-		r = sk_state_queue_interrupt(vcpu, vector);
-	return r;
+	return copy_from_user(&sregs, user, sizeof(sregs)) ? -EFAULT : write_kvm_sregs(vcpu, &sregs);
 }
 
 static long get_sregs2(struct sk_vcpu *vcpu, struct kvm_sregs2 __user *user)
@@ -363,12 +463,57 @@ static long get_sregs2(struct sk_vcpu *vcpu, struct kvm_sregs2 __user *user)
 static long set_sregs2(struct sk_vcpu *vcpu, const struct kvm_sregs2 __user *user)
 {
 	struct kvm_sregs2 sregs;
+	bool pae;
 
 	if (copy_from_user(&sregs, user, sizeof(sregs)))
 		return -EFAULT;
-	if (sregs.flags & ~KVM_SREGS2_FLAGS_PDPTRS_VALID)
+	pae = sregs.cr0 & X86_CR0_PG && sregs.cr4 & X86_CR4_PAE && !(sregs.efer & EFER_LMA);
+	if (sregs.flags & ~(pae ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0))
 		return -EINVAL;
 	return write_sregs(vcpu, &sregs);
+}
+
+/* ---- registers in kvm_run (KVM_CAP_SYNC_REGS) --------------------------------------------------- */
+
+/* Each set is copied once; userspace may be writing it. */
+int sk_state_sync_in(struct sk_vcpu *vcpu, u64 sets)
+{
+	const struct kvm_sync_regs *sync = &vcpu->run->s.regs;
+	union {
+		struct kvm_regs regs;
+		struct kvm_sregs sregs;
+		struct kvm_vcpu_events events;
+	} copy;
+	int r = 0;
+
+	if (sets & KVM_SYNC_X86_REGS) {
+		copy.regs = sync->regs;
+		r = write_regs(vcpu, &copy.regs);
+	}
+	if (!r && sets & KVM_SYNC_X86_SREGS) {
+		copy.sregs = sync->sregs;
+		r = write_kvm_sregs(vcpu, &copy.sregs);
+	}
+	if (!r && sets & KVM_SYNC_X86_EVENTS) {
+		copy.events = sync->events;
+		r = write_kvm_events(vcpu, &copy.events);
+	}
+	if (r)
+		return -EINVAL;
+	vcpu->run->kvm_dirty_regs &= ~sets;
+	return 0;
+}
+
+void sk_state_sync_out(struct sk_vcpu *vcpu, u64 sets)
+{
+	struct kvm_sync_regs *sync = &vcpu->run->s.regs;
+
+	if (sets & KVM_SYNC_X86_REGS)
+		read_regs(vcpu, &sync->regs);
+	if (sets & KVM_SYNC_X86_SREGS)
+		read_kvm_sregs(vcpu, &sync->sregs);
+	if (sets & KVM_SYNC_X86_EVENTS)
+		read_kvm_events(vcpu, &sync->events);
 }
 
 /* ---- FPU and XSAVE ---------------------------------------------------------------------------- */
@@ -495,6 +640,7 @@ static long set_xcrs(struct sk_vcpu *vcpu, const struct kvm_xcrs __user *user)
 		return PTR_ERR(xcrs);
 	if (xcrs->nr_xcrs > KVM_MAX_XCRS || xcrs->flags || !boot_cpu_has(X86_FEATURE_XSAVE))
 		goto out;
+	r = 0;
 	for (i = 0; i < xcrs->nr_xcrs; i++) {
 		if (xcrs->xcrs[i].xcr != 0)
 			continue;
@@ -509,24 +655,44 @@ out:
 
 /* ---- local APIC, run state, debug registers --------------------------------------------------- */
 
+/* KVM_CAP_X2APIC_API: an x2APIC's id is the whole register; Socle has it in the upper bits in either mode. */
+static bool has_plain_id(struct sk_vcpu *vcpu)
+{
+	struct kvm_sregs2 sregs;
+
+	return vcpu->vm->x2apic_ids && !read_sregs(vcpu, &sregs) &&
+	       sregs.apic_base & X2APIC_ENABLE;
+}
+
 static long get_lapic(struct sk_vcpu *vcpu, struct kvm_lapic_state __user *user)
 {
+	u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
 	int r;
 
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	r = sk_state_get(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 	if (r < 0)
 		return r;
+	if (plain)
+		*id = vcpu->id;
 	return copy_to_user(user, vcpu->buffer, sizeof(struct kvm_lapic_state)) ? -EFAULT : 0;
 }
 
 static long set_lapic(struct sk_vcpu *vcpu, const struct kvm_lapic_state __user *user)
 {
+	const u32 *id = vcpu->buffer + APIC_ID;
+	bool plain;
+
 	if (!vcpu->vm->irqchip)
 		return -EINVAL;
+	plain = has_plain_id(vcpu);
 	if (copy_from_user(vcpu->buffer, user, sizeof(struct kvm_lapic_state)))
 		return -EFAULT;
+	if (plain && *id != vcpu->id)
+		return -EINVAL;
 	return sk_state_set(vcpu, SOCLE_STATE_LAPIC, sizeof(struct kvm_lapic_state));
 }
 
@@ -551,12 +717,40 @@ static long get_mp_state(struct sk_vcpu *vcpu, struct kvm_mp_state __user *user)
 	return copy_to_user(user, &state, sizeof(state)) ? -EFAULT : 0;
 }
 
+/* A SIPI that has come and is not yet taken: what it does is done here. */
+static int start_at_sipi(struct sk_vcpu *vcpu)
+{
+	struct socle_sregs *sregs = vcpu->buffer;
+	struct socle_regs *regs = vcpu->buffer;
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	r = sk_state_get(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+	if (r < 0)
+		return r;
+	sregs->seg[SOCLE_SEG_CS].selector = events.sipi_vector << 8;
+	sregs->seg[SOCLE_SEG_CS].base = events.sipi_vector << 12;
+	r = sk_state_set(vcpu, SOCLE_STATE_SREGS, sizeof(*sregs));
+	if (r < 0)
+		return r;
+	r = sk_state_get(vcpu, SOCLE_STATE_REGS, sizeof(*regs));
+	if (r < 0)
+		return r;
+	regs->rip = 0;
+	r = sk_state_set(vcpu, SOCLE_STATE_REGS, sizeof(*regs));
+	return r < 0 ? r : write_mp(vcpu, SOCLE_MP_RUNNABLE);
+}
+
 static long set_mp_state(struct sk_vcpu *vcpu, const struct kvm_mp_state __user *user)
 {
 	struct kvm_mp_state state;
 
 	if (copy_from_user(&state, user, sizeof(state)))
 		return -EFAULT;
+	if (state.mp_state == KVM_MP_STATE_SIPI_RECEIVED && vcpu->vm->irqchip)
+		return start_at_sipi(vcpu);
 	if (state.mp_state > KVM_MP_STATE_HALTED)
 		return -EINVAL;
 	if (!vcpu->vm->irqchip && state.mp_state != KVM_MP_STATE_RUNNABLE)
@@ -593,21 +787,38 @@ static long set_debugregs(struct sk_vcpu *vcpu, const struct kvm_debugregs __use
 	return sk_state_set(vcpu, SOCLE_STATE_DEBUG, sizeof(*s));
 }
 
+static int inject_for_debugger(struct sk_vcpu *vcpu, u8 vector)
+{
+	struct socle_vcpu_events events;
+	int r = read_events(vcpu, &events);
+
+	if (r)
+		return r;
+	return events.exception_pending ? -EBUSY : sk_state_queue_exception(vcpu, vector);
+}
+
 static long set_guest_debug(struct sk_vcpu *vcpu, const struct kvm_guest_debug __user *user)
 {
 	struct socle_guest_debug *s = vcpu->buffer;
 	struct kvm_guest_debug k;
+	int r;
 
 	if (copy_from_user(&k, user, sizeof(k)))
 		return -EFAULT;
-	if (k.control & ~(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
-			  KVM_GUESTDBG_USE_HW_BP))
+	if (k.control & ~SK_GUESTDBG)
 		return -EINVAL;
+	if (k.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
+		r = inject_for_debugger(vcpu, k.control & KVM_GUESTDBG_INJECT_DB ? X86_TRAP_DB :
+										 X86_TRAP_BP);
+		if (r)
+			return r;
+	}
 	memset(s, 0, sizeof(*s));
-	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? 1 : 0) |
-		   (k.control & KVM_GUESTDBG_SINGLESTEP ? 2 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_SW_BP ? 4 : 0) |
-		   (k.control & KVM_GUESTDBG_USE_HW_BP ? 8 : 0);
+	s->flags = (k.control & KVM_GUESTDBG_ENABLE ? SOCLE_DEBUG_ON : 0) |
+		   (k.control & KVM_GUESTDBG_SINGLESTEP ? SOCLE_DEBUG_STEP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_SW_BP ? SOCLE_DEBUG_BP : 0) |
+		   (k.control & KVM_GUESTDBG_USE_HW_BP ? SOCLE_DEBUG_HW : 0) |
+		   (k.control & KVM_GUESTDBG_BLOCKIRQ ? SOCLE_DEBUG_BLOCK : 0);
 	memcpy(s->db, k.arch.debugreg, sizeof(s->db));
 	s->dr7 = k.arch.debugreg[7];
 	return sk_state_set(vcpu, SOCLE_STATE_GUEST_DEBUG, sizeof(*s));
@@ -642,6 +853,32 @@ long sk_state_set_tsc_khz(struct sk_vcpu *vcpu, unsigned long arg)
 		return r;
 	vcpu->tsc_khz = khz;
 	return 0;
+}
+
+/* KVM_VCPU_TSC_OFFSET: the guest's TSC minus the processor's, scaled */
+static long device_attr(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *user)
+{
+	struct kvm_device_attr attr;
+	u64 *offset = vcpu->buffer;
+	u64 __user *place;
+	int r;
+
+	if (copy_from_user(&attr, user, sizeof(attr)))
+		return -EFAULT;
+	if (attr.group != KVM_VCPU_TSC_CTRL || attr.attr != KVM_VCPU_TSC_OFFSET)
+		return -ENXIO;
+	place = (u64 __user *)(unsigned long)attr.addr;
+	switch (cmd) {
+	case KVM_GET_DEVICE_ATTR:
+		r = sk_state_get(vcpu, SOCLE_STATE_TSC_OFFSET, sizeof(*offset));
+		return r < 0 ? r : put_user(*offset, place);
+	case KVM_SET_DEVICE_ATTR:
+		if (get_user(*offset, place))
+			return -EFAULT;
+		return sk_state_set(vcpu, SOCLE_STATE_TSC_OFFSET, sizeof(*offset));
+	default:
+		return 0;
+	}
 }
 
 /* Modulo 2^64, as the processor has it */
@@ -730,6 +967,10 @@ long sk_state_ioctl(struct sk_vcpu *vcpu, unsigned int cmd, void __user *argp)
 		return set_debugregs(vcpu, argp);
 	case KVM_SET_GUEST_DEBUG:
 		return set_guest_debug(vcpu, argp);
+	case KVM_HAS_DEVICE_ATTR:
+	case KVM_GET_DEVICE_ATTR:
+	case KVM_SET_DEVICE_ATTR:
+		return device_attr(vcpu, cmd, argp);
 	default:
 		return -ENOTTY;
 	}

@@ -12,10 +12,10 @@ struct socle_ioc_log {
 	struct socle_log_chunk chunk;
 };
 
-struct socle_ioc_list {
-	u32 first; /* in: the first domain id wanted */
+struct socle_ioc_domain {
+	u32 first; /* in: the domain wanted is the first one from this id on; ENOENT: there is none */
 	u32 reserved;
-	struct socle_domain_list list;
+	struct socle_domain_info info;
 };
 
 struct socle_ioc_stats {
@@ -24,9 +24,9 @@ struct socle_ioc_stats {
 	struct socle_vcpu_stats stats;
 };
 
-#define SOCLE_IOC_INFO	_IOR(0xb5, 0x01, struct socle_info)
-#define SOCLE_IOC_LOG	_IOWR(0xb5, 0x02, struct socle_ioc_log)
-#define SOCLE_IOC_LIST	_IOWR(0xb5, 0x03, struct socle_ioc_list)
-#define SOCLE_IOC_STATS _IOWR(0xb5, 0x04, struct socle_ioc_stats)
+#define SOCLE_IOC_INFO	 _IOR(0xb5, 0x01, struct socle_info)
+#define SOCLE_IOC_LOG	 _IOWR(0xb5, 0x02, struct socle_ioc_log)
+#define SOCLE_IOC_DOMAIN _IOWR(0xb5, 0x03, struct socle_ioc_domain)
+#define SOCLE_IOC_STATS	 _IOWR(0xb5, 0x04, struct socle_ioc_stats)
 
 #endif

@@ -5,8 +5,11 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kvm_para.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
+#include <linux/vmalloc.h>
+#include <asm/pvclock.h>
 
 /* ---- events: hard interrupt context ----------------------------------------------------------- */
 
@@ -25,12 +28,24 @@ static void deliver_eois(struct sk_vcpu *vcpu)
 	}
 }
 
+/* Ends RUN where it goes on with nothing to do there; enter() looks after it has told where it is. */
+static void kick(struct sk_vcpu *vcpu)
+{
+	int cpu = READ_ONCE(vcpu->cpu);
+
+	if (cpu >= 0 && cpu != smp_processor_id())
+		smp_send_reschedule(cpu);
+}
+
 static void vcpu_event(struct sk_port *port)
 {
 	struct sk_vcpu *vcpu = container_of(port, struct sk_vcpu, port);
 
-	deliver_eois(vcpu);
+	if (!vcpu->vm->split)
+		deliver_eois(vcpu);
 	smp_store_mb(vcpu->event, 1);
+	if (vcpu->vm->split)
+		kick(vcpu);
 	wake_up(&vcpu->wait);
 }
 
@@ -43,14 +58,43 @@ static void stop(struct sk_vcpu *vcpu)
 		cond_resched();
 }
 
+/* With the IOAPIC in userspace, KVM_RUN ends for each of these. */
+static bool eoi_waits(const struct sk_vcpu *vcpu)
+{
+	const u64 *eoi = vcpu->page->eoi;
+
+	return vcpu->vm->split &&
+	       READ_ONCE(eoi[0]) | READ_ONCE(eoi[1]) | READ_ONCE(eoi[2]) | READ_ONCE(eoi[3]);
+}
+
+static bool must_leave(const struct sk_vcpu *vcpu)
+{
+	return signal_pending(current) || eoi_waits(vcpu);
+}
+
+/* Whoever gives a reason to leave after the look sends an interrupt. -EBUSY: Socle was not called, and has not taken
+ * an answer.
+ */
+static long enter(struct sk_vcpu *vcpu)
+{
+	long r = -EBUSY;
+
+	raw_local_irq_disable();
+	smp_store_mb(vcpu->cpu, raw_smp_processor_id());
+	if (must_leave(vcpu))
+		raw_local_irq_enable();
+	else
+		r = hc_run(vcpu->handle, 0);
+	WRITE_ONCE(vcpu->cpu, -1);
+	return r;
+}
+
 static int run_once(struct sk_vcpu *vcpu, u64 flags)
 {
-	long r = hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags);
+	long r = flags ? hc2(SOCLE_HC_VCPU_RUN, vcpu->handle, flags) : enter(vcpu);
 
-	if (r >= 0) { /* Socle has taken the answer */
+	if (r >= 0) /* Socle has taken the answer */
 		vcpu->completion = false;
-		vcpu->page->extint_vector = -1;
-	}
 	vcpu->exited = r == SOCLE_RAN_EXIT;
 	return r;
 }
@@ -84,19 +128,86 @@ static int finish_exit(struct sk_vcpu *vcpu)
 	return 1;
 }
 
+static int take_eoi(struct sk_vcpu *vcpu)
+{
+	unsigned long *eoi = (unsigned long *)vcpu->page->eoi;
+	unsigned int vector;
+
+	for_each_set_bit(vector, eoi, 256)
+		if (test_and_clear_bit(vector, eoi) && sk_irq_needs_eoi(vcpu->vm, vector))
+			return vector;
+	return -1;
+}
+
+/* 1: nothing for userspace */
+static int eoi_to_user(struct sk_vcpu *vcpu)
+{
+	int vector = eoi_waits(vcpu) ? take_eoi(vcpu) : -1;
+
+	if (vector < 0)
+		return 1;
+	vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+	vcpu->run->eoi.vector = vector;
+	return 0;
+}
+
+static int leave(struct sk_vcpu *vcpu)
+{
+	int r = finish_exit(vcpu);
+
+	if (r <= 0)
+		return r;
+	return signal_pending(current) ? interrupted(vcpu) : eoi_to_user(vcpu);
+}
+
+/* The ends of interrupts from before the exit come first. */
+static int handle_exit(struct sk_vcpu *vcpu)
+{
+	vcpu->unhandled = !eoi_to_user(vcpu);
+	return vcpu->unhandled ? 0 : sk_exit_handle(vcpu);
+}
+
+static int ring_full(struct sk_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+	return 0;
+}
+
+/* Who changes the policy waits while `entering` is set: it is never seen too late. Nothing sleeps here. */
+static int run_by_policy(struct sk_vcpu *vcpu)
+{
+	int r = 0;
+
+	smp_store_mb(vcpu->entering, true);
+	if (unlikely(vcpu->policy != atomic_read(&vcpu->vm->policy)))
+		r = sk_policy_apply(vcpu);
+	if (!r)
+		r = run_once(vcpu, 0);
+	smp_store_release(&vcpu->entering, false);
+	return r;
+}
+
 static int run_loop(struct sk_vcpu *vcpu)
 {
+	bool kept = false;
 	int r;
 
 	for (;;) {
-		if (signal_pending(current)) {
-			r = finish_exit(vcpu);
-			return r > 0 ? interrupted(vcpu) : r;
+		if (must_leave(vcpu)) {
+			r = leave(vcpu);
+			if (r <= 0)
+				return r;
 		}
-		r = run_once(vcpu, 0);
+		if (sk_dirty_ring_full(vcpu)) {
+			r = finish_exit(vcpu);
+			return r > 0 ? ring_full(vcpu) : r;
+		}
+		sk_pv_steal(vcpu, kept);
+		r = run_by_policy(vcpu);
+		kept = r == SOCLE_RAN_INTERRUPTED;
 		switch (r) {
 		case SOCLE_RAN_EXIT:
-			r = sk_exit_handle(vcpu);
+			r = handle_exit(vcpu);
 			if (r <= 0)
 				return r;
 			break;
@@ -105,12 +216,12 @@ static int run_loop(struct sk_vcpu *vcpu)
 		case SOCLE_RAN_BLOCKED:
 			wait_event_interruptible(vcpu->wait, xchg(&vcpu->event, 0));
 			break;
-		case -EBUSY: /* another processor is just leaving it */
+		case -EBUSY: /* another processor is just leaving it, or there is a reason not to enter */
 			break;
 		default:
 			return r < 0 ? r : -EIO;
 		}
-		cond_resched();
+		sk_pv_give_way(vcpu);
 	}
 }
 
@@ -137,39 +248,48 @@ static void take_answer(struct sk_vcpu *vcpu)
 		memcpy(vcpu->page->data, vcpu->pio, vcpu->answer_bytes);
 	else if (answer == SK_ANSWER_MMIO_READ)
 		memcpy(vcpu->page->data, vcpu->run->mmio.data, vcpu->answer_bytes);
+	else if (answer != SK_ANSWER_NONE)
+		vcpu->page->msr.error = !!READ_ONCE(vcpu->run->msr.error);
+	if (answer == SK_ANSWER_MSR_READ)
+		vcpu->page->msr.value = READ_ONCE(vcpu->run->msr.data);
 }
 
-/* With the local APIC in userspace, kvm_run carries its TPR and its wish for an interrupt window. */
-static int without_lapic(struct sk_vcpu *vcpu)
+/* With the PIC in userspace, kvm_run carries its wish for an interrupt window, and with the local APIC its TPR. */
+static int without_pic(struct sk_vcpu *vcpu)
 {
 	u64 cr8 = READ_ONCE(vcpu->run->cr8);
 
 	vcpu->page->irq_window = READ_ONCE(vcpu->run->request_interrupt_window);
-	if (cr8 == vcpu->cr8)
+	if (vcpu->vm->irqchip || cr8 == vcpu->cr8)
 		return 0;
 	return cr8 > 15 ? -EINVAL : sk_state_set_cr8(vcpu, cr8);
 }
 
-/* What KVM gives at every return, and QEMU takes over. At an exit the page has it; after a stop it is asked for. */
+/* What KVM gives at every return, and QEMU takes over. */
 static void give_state(struct sk_vcpu *vcpu)
 {
+	const struct socle_vcpu_page *page = vcpu->page;
 	struct kvm_run *run = vcpu->run;
-	u64 rflags = vcpu->page->rflags;
-	u64 apic_base = vcpu->page->apic_base;
-	bool can_interrupt;
+	bool can_interrupt = page->rflags & X86_EFLAGS_IF;
 
-	vcpu->cr8 = vcpu->page->cr8;
-	if (!vcpu->exited)
-		sk_state_run_fields(vcpu, &rflags, &vcpu->cr8, &apic_base);
-	can_interrupt = rflags & X86_EFLAGS_IF;
+	vcpu->cr8 = page->cr8;
 	run->if_flag = can_interrupt;
 	run->cr8 = vcpu->cr8;
-	run->apic_base = apic_base;
+	run->apic_base = page->apic_base;
 	run->flags = 0;
-	run->ready_for_interrupt_injection = vcpu->vm->irqchip || can_interrupt;
+	run->ready_for_interrupt_injection = sk_has_pic(vcpu->vm) ||
+					     (can_interrupt && page->extint_open);
 }
 
-static int run(struct sk_vcpu *vcpu)
+/* A triple fault that userspace has left pending (KVM_VCPUEVENT_VALID_TRIPLE_FAULT) */
+static int shut_down(struct sk_vcpu *vcpu)
+{
+	vcpu->triple_fault = false;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return 0;
+}
+
+static int run_guest(struct sk_vcpu *vcpu)
 {
 	bool leave = READ_ONCE(vcpu->run->immediate_exit);
 	int r;
@@ -177,32 +297,57 @@ static int run(struct sk_vcpu *vcpu)
 	vcpu->has_run = true;
 	vcpu->exited = false;
 	take_answer(vcpu);
-	if (!vcpu->vm->irqchip) {
-		r = without_lapic(vcpu);
+	if (!sk_has_pic(vcpu->vm)) {
+		r = without_pic(vcpu);
 		if (r)
 			return r;
 	}
-	r = leave ? finish_exit(vcpu) : 1;
+	if (unlikely(vcpu->triple_fault) && !leave)
+		return shut_down(vcpu);
+	r = vcpu->unhandled ? handle_exit(vcpu) : 1;
+	if (r > 0 && leave)
+		r = finish_exit(vcpu);
 	if (r > 0) /* immediate_exit leaves the last exit's reason as it is */
 		r = leave ? -EINTR : run_loop(vcpu);
 	if (!r && vcpu->finish_now)
 		r = finish_first(vcpu);
 	if (!vcpu->exited)
 		stop(vcpu);
+	if (sk_pml && vcpu->vm->dirty_ring_bytes)
+		sk_memory_take_vcpu_log(vcpu);
 	give_state(vcpu);
 	return r;
 }
 
+/* kvm_run may also carry registers, each way. */
+static int run(struct sk_vcpu *vcpu)
+{
+	u64 valid = READ_ONCE(vcpu->run->kvm_valid_regs);
+	u64 dirty = READ_ONCE(vcpu->run->kvm_dirty_regs);
+	int r = 0;
+
+	if ((valid | dirty) & ~(u64)KVM_SYNC_X86_VALID_FIELDS)
+		return -EINVAL;
+	if (unlikely(dirty))
+		r = sk_state_sync_in(vcpu, dirty);
+	if (!r)
+		r = run_guest(vcpu);
+	if (unlikely(valid))
+		sk_state_sync_out(vcpu, valid);
+	return r;
+}
+
+/* What is blocked but for the time of the RUN ends the RUN, and no more: real_blocked says so, as for sigtimedwait(). */
 static int run_with_signals(struct sk_vcpu *vcpu)
 {
-	sigset_t old;
 	int r;
 
 	if (!vcpu->sigset_active)
 		return run(vcpu);
-	sigprocmask(SIG_SETMASK, &vcpu->sigset, &old);
+	sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run(vcpu);
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+	sigemptyset(&current->real_blocked);
 	return r;
 }
 
@@ -237,13 +382,22 @@ static long queue_interrupt(struct sk_vcpu *vcpu, const struct kvm_interrupt __u
 		return -EFAULT;
 	if (irq.irq > 255)
 		return -EINVAL;
-	return vcpu->vm->irqchip ? -ENXIO : sk_state_queue_interrupt(vcpu, irq.irq);
+	if (!vcpu->vm->irqchip)
+		return sk_state_queue_interrupt(vcpu, irq.irq);
+	if (!vcpu->vm->split)
+		return -ENXIO;
+	if (vcpu->page->extint_vector >= 0)
+		return -EEXIST;
+	vcpu->page->extint_vector = irq.irq;
+	return 0;
 }
 
-static long set_vapic(const struct kvm_vapic_addr __user *user)
+static long set_vapic(struct sk_vcpu *vcpu, const struct kvm_vapic_addr __user *user)
 {
 	struct kvm_vapic_addr va;
 
+	if (!vcpu->vm->irqchip)
+		return -EINVAL;
 	if (copy_from_user(&va, user, sizeof(va)))
 		return -EFAULT;
 	return va.vapic_addr ? -EINVAL : 0; /* no TPR page: guests' TPR accesses do not leave Socle */
@@ -257,6 +411,39 @@ static long set_mce(struct sk_vcpu *vcpu, unsigned int cmd, const void __user *u
 	if (cmd == KVM_X86_SETUP_MCE)
 		return copy_from_user(&cap, user, sizeof(cap)) ? -EFAULT : sk_mce_setup(vcpu, cap);
 	return copy_from_user(&mce, user, sizeof(mce)) ? -EFAULT : sk_mce_inject(vcpu, &mce);
+}
+
+static long enable_cap(struct sk_vcpu *vcpu, const struct kvm_enable_cap __user *user)
+{
+	struct kvm_enable_cap cap;
+
+	if (copy_from_user(&cap, user, sizeof(cap)))
+		return -EFAULT;
+	if (cap.flags || cap.cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->enforce_pv = cap.args[0];
+	vcpu->policy = -1;
+	return 0;
+}
+
+/* The guest's clock is to tell it that it stood still: in its structure, where Socle leaves the flag as it is. */
+static long clock_control(struct sk_vcpu *vcpu)
+{
+	struct socle_msr *msr = vcpu->buffer;
+	u8 flags;
+	u64 gpa;
+
+	*msr = (struct socle_msr){ .index = MSR_KVM_SYSTEM_TIME_NEW };
+	if (sk_state_get(vcpu, SOCLE_STATE_MSRS, sizeof(*msr)) != 1 ||
+	    !(msr->value & KVM_MSR_ENABLED))
+		return -EINVAL;
+	gpa = (msr->value & ~(u64)KVM_MSR_ENABLED) +
+	      offsetof(struct pvclock_vcpu_time_info, flags);
+	if (sk_memory_access(vcpu, gpa, &flags, sizeof(flags), false))
+		return 0; /* a clock at an address without memory */
+	flags |= PVCLOCK_GUEST_STOPPED;
+	sk_memory_access(vcpu, gpa, &flags, sizeof(flags), true);
+	return 0;
 }
 
 static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned long arg)
@@ -273,7 +460,7 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 	case KVM_NMI:
 		return hc_signal(vcpu->handle, SOCLE_SIGNAL_NMI);
 	case KVM_SET_VAPIC_ADDR:
-		return set_vapic(argp);
+		return set_vapic(vcpu, argp);
 	case KVM_X86_SETUP_MCE:
 	case KVM_X86_SET_MCE:
 		return set_mce(vcpu, cmd, argp);
@@ -281,10 +468,20 @@ static long vcpu_ioctl_locked(struct sk_vcpu *vcpu, unsigned int cmd, unsigned l
 		return vcpu->tsc_khz;
 	case KVM_SET_TSC_KHZ:
 		return sk_state_set_tsc_khz(vcpu, arg);
+	case KVM_ENABLE_CAP:
+		return enable_cap(vcpu, argp);
+	case KVM_TRANSLATE:
+		return sk_guest_ioctl_translate(vcpu, argp);
+	case KVM_KVMCLOCK_CTRL:
+		return clock_control(vcpu);
+	case KVM_GET_STATS_FD:
+		return sk_stats_vcpu_fd(vcpu);
 	case KVM_GET_MSRS:
 		return sk_msr_get(vcpu, argp);
 	case KVM_SET_MSRS:
 		return sk_msr_set(vcpu, argp);
+	case KVM_SET_CPUID:
+		return sk_cpuid_set_old(vcpu, argp);
 	case KVM_SET_CPUID2:
 		return sk_cpuid_set(vcpu, argp);
 	case KVM_GET_CPUID2:
@@ -328,7 +525,9 @@ static vm_fault_t vcpu_fault(struct vm_fault *vmf)
 		page = vcpu->vm->ring_page;
 		break;
 	default:
-		return VM_FAULT_SIGBUS;
+		if (!sk_dirty_ring_has(vcpu->vm, vmf->pgoff))
+			return VM_FAULT_SIGBUS;
+		page = sk_dirty_ring_page(vcpu, vmf->pgoff);
 	}
 	get_page(page);
 	vmf->page = page;
@@ -341,6 +540,12 @@ static const struct vm_operations_struct vcpu_vm_ops = {
 
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
+	struct sk_vcpu *vcpu = file->private_data;
+	bool ring = sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff) ||
+		    sk_dirty_ring_has(vcpu->vm, vma->vm_pgoff + vma_pages(vma) - 1);
+
+	if (ring && (vma->vm_flags & (VM_SHARED | VM_EXEC)) != VM_SHARED)
+		return -EINVAL;
 	vma->vm_ops = &vcpu_vm_ops;
 	return 0;
 }
@@ -371,6 +576,7 @@ void sk_vcpu_free(struct sk_vcpu *vcpu)
 	free_page((unsigned long)vcpu->pio);
 	free_page((unsigned long)vcpu->page);
 	free_page((unsigned long)vcpu->buffer);
+	vfree(vcpu->dirty_ring.gfns);
 	kfree(vcpu->cpuid);
 	kfree(vcpu);
 }
@@ -387,7 +593,7 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	vcpu->pio = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->buffer = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer) {
+	if (!vcpu->run || !vcpu->pio || !vcpu->page || !vcpu->buffer || sk_dirty_ring_new(vcpu)) {
 		sk_vcpu_free(vcpu);
 		return NULL;
 	}
@@ -395,6 +601,8 @@ static struct sk_vcpu *vcpu_new(struct sk_vm *vm, u32 id)
 	init_waitqueue_head(&vcpu->wait);
 	vcpu->port.notify = vcpu_event;
 	vcpu->page->extint_vector = -1;
+	vcpu->cpu = -1;
+	vcpu->policy = -1;
 	sk_msr_init(vcpu);
 	return vcpu;
 }
@@ -433,7 +641,7 @@ static int vcpu_join(struct sk_vm *vm, struct sk_vcpu *vcpu)
 	if (r < 0)
 		pr_warn("domain %u: vCPU %u does not take its first state (error %ld)\n", vm->domain,
 			vcpu->id, r);
-	if (boot && vm->irqchip) {
+	if (boot && sk_has_pic(vm)) {
 		smp_store_release(&vm->boot_vcpu, vcpu);
 		sk_pic_refresh(vm);
 	}

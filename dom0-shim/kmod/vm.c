@@ -10,6 +10,8 @@
 #include <linux/module.h>
 #include <linux/timekeeping.h>
 
+#include <asm/pvclock-abi.h>
+
 #define MIN_MMU_PAGES 64 /* KVM's */
 
 /* ---- creation and end ------------------------------------------------------------------------- */
@@ -36,9 +38,11 @@ static void domain_name(u32 domain)
 	hc3(SOCLE_HC_DOMAIN_SET, domain, SOCLE_PARAM_NAME_HI, half[1]);
 }
 
-static s64 clock_now(void)
+/* With vm->lock, or before anybody else has the VM. Both clocks run by the TSC: they differ by a constant. */
+static long clock_set(struct sk_vm *vm, u64 ns)
 {
-	return ktime_to_ns(ktime_get_raw());
+	vm->clock_offset = ns - sk_socle_clock(rdtsc_ordered());
+	return hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_CLOCK, vm->clock_offset);
 }
 
 static int domain_create(struct sk_vm *vm)
@@ -51,14 +55,14 @@ static int domain_create(struct sk_vm *vm)
 	}
 	vm->domain = r;
 	domain_name(vm->domain);
-	vm->clock_offset = -clock_now();
-	hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_CLOCK, 0);
+	clock_set(vm, 0);
 	return 0;
 }
 
 static void vm_init_parts(struct sk_vm *vm)
 {
 	refcount_set(&vm->users, 1);
+	vm->creator = task_pid_nr(current);
 	vm->tsc_khz = sk_tsc_khz;
 	mutex_init(&vm->lock);
 	mutex_init(&vm->ioeventfd_lock);
@@ -124,6 +128,7 @@ static void vm_destroy(struct sk_vm *vm)
 		sk_vcpu_free(vm->vcpus[i]);
 	sk_coalesced_destroy(vm);
 	sk_irq_destroy(vm);
+	sk_policy_destroy(vm);
 	kvfree(vm);
 }
 
@@ -146,7 +151,7 @@ static int create_irqchip(struct sk_vm *vm)
 	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_LAPIC, 1);
 	if (r)
 		return r;
-	WRITE_ONCE(vm->irqchip, true);
+	smp_store_release(&vm->irqchip, true);
 	return 0;
 }
 
@@ -188,7 +193,7 @@ static long ioctl_irqchip(struct sk_vm *vm, unsigned int cmd, struct kvm_irqchip
 	chip = memdup_user(user, sizeof(*chip));
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
-	if (!vm->irqchip)
+	if (!sk_has_pic(vm))
 		goto out;
 	r = cmd == KVM_GET_IRQCHIP ? irqchip_get(vm, chip) : irqchip_set(vm, chip);
 	if (!r && cmd == KVM_GET_IRQCHIP && copy_to_user(user, chip, sizeof(*chip)))
@@ -212,22 +217,45 @@ static long ioctl_irq_line(struct sk_vm *vm, unsigned int cmd, struct kvm_irq_le
 	return 0;
 }
 
-static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __user *user)
+static long create_pit(struct sk_vm *vm, u32 flags)
 {
-	struct kvm_pit_config config;
 	long r;
 
-	if (copy_from_user(&config, user, sizeof(config)))
-		return -EFAULT;
 	mutex_lock(&vm->lock);
 	if (vm->pit)
 		r = -EEXIST;
-	else if (!vm->irqchip)
+	else if (!sk_has_pic(vm))
 		r = -ENOENT;
 	else
-		r = sk_pit_create(vm, config.flags);
+		r = sk_pit_create(vm, flags);
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+static long ioctl_create_pit(struct sk_vm *vm, const struct kvm_pit_config __user *user)
+{
+	struct kvm_pit_config config;
+
+	return copy_from_user(&config, user, sizeof(config)) ? -EFAULT : create_pit(vm, config.flags);
+}
+
+/* KVM_GET_PIT and KVM_SET_PIT: the channels alone */
+static long ioctl_old_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state __user *user)
+{
+	struct sk_pit *pit = READ_ONCE(vm->pit);
+	struct kvm_pit_state2 state;
+	struct kvm_pit_state old;
+
+	BUILD_BUG_ON(sizeof(old) != sizeof(state.channels));
+	if (copy_from_user(&old, user, sizeof(old)))
+		return -EFAULT;
+	if (!pit)
+		return -ENXIO;
+	sk_pit_get(pit, &state);
+	if (cmd == KVM_GET_PIT)
+		return copy_to_user(user, state.channels, sizeof(old)) ? -EFAULT : 0;
+	memcpy(state.channels, &old, sizeof(old));
+	return sk_pit_set(pit, &state);
 }
 
 static long ioctl_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state2 __user *user)
@@ -246,18 +274,55 @@ static long ioctl_pit(struct sk_vm *vm, unsigned int cmd, struct kvm_pit_state2 
 	return sk_pit_set(pit, &state);
 }
 
+static long ioctl_reinject(struct sk_vm *vm, const struct kvm_reinject_control __user *user)
+{
+	struct sk_pit *pit = READ_ONCE(vm->pit);
+	struct kvm_reinject_control control;
+
+	if (copy_from_user(&control, user, sizeof(control)))
+		return -EFAULT;
+	if (!pit)
+		return -ENXIO;
+	sk_pit_set_reinject(pit, control.pit_reinject);
+	return 0;
+}
+
 /* ---- clock, CPU numbers, capabilities --------------------------------------------------------- */
+
+#define CLOCK_FLAGS (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
+/* The TSC and the time of day of one moment: of a few readings the fastest, for dom0 may have to wait between them. */
+static u64 read_both_clocks(u64 *realtime)
+{
+	u64 best = U64_MAX, at = 0;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		u64 before = rdtsc_ordered();
+		u64 now = ktime_get_real_ns();
+		u64 took = rdtsc_ordered() - before;
+
+		if (took >= best)
+			continue;
+		best = took;
+		at = before + took / 2;
+		*realtime = now;
+	}
+	return at;
+}
 
 static long ioctl_get_clock(struct sk_vm *vm, struct kvm_clock_data __user *user)
 {
-	struct kvm_clock_data data = { .flags = KVM_CLOCK_TSC_STABLE };
+	struct kvm_clock_data data = { .flags = CLOCK_FLAGS };
 
 	mutex_lock(&vm->lock);
-	data.clock = clock_now() + vm->clock_offset;
+	data.host_tsc = read_both_clocks(&data.realtime);
+	data.clock = sk_socle_clock(data.host_tsc) + vm->clock_offset;
 	mutex_unlock(&vm->lock);
 	return copy_to_user(user, &data, sizeof(data)) ? -EFAULT : 0;
 }
 
+/* With REALTIME the clock is what it would be now, had it gone on since then. */
 static long ioctl_set_clock(struct sk_vm *vm, const struct kvm_clock_data __user *user)
 {
 	struct kvm_clock_data data;
@@ -265,21 +330,50 @@ static long ioctl_set_clock(struct sk_vm *vm, const struct kvm_clock_data __user
 
 	if (copy_from_user(&data, user, sizeof(data)))
 		return -EFAULT;
-	if (data.flags)
+	if (data.flags & ~CLOCK_FLAGS)
 		return -EINVAL;
 	mutex_lock(&vm->lock);
-	vm->clock_offset = data.clock - clock_now();
-	r = hc3(SOCLE_HC_DOMAIN_SET, vm->domain, SOCLE_PARAM_CLOCK, data.clock);
+	if (data.flags & KVM_CLOCK_REALTIME) {
+		u64 now = ktime_get_real_ns();
+
+		if (now > data.realtime)
+			data.clock += now - data.realtime;
+	}
+	r = clock_set(vm, data.clock);
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+/* The wall-clock time at which the guest's clock was 0. The version is odd while the rest is written; other vCPUs may
+ * be reading. As in KVM nobody is told where no memory is there.
+ */
+void sk_vm_set_wall_clock(struct sk_vcpu *vcpu, u64 gpa)
+{
+	struct sk_vm *vm = vcpu->vm;
+	struct pvclock_wall_clock wall;
+	u64 realtime, clock;
+	u32 rest;
+
+	vm->wall_clock = gpa;
+	if (!gpa || sk_memory_access(vcpu, gpa, &wall, sizeof(wall), false))
+		return;
+	wall.version += 1 + (wall.version & 1);
+	if (sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true))
+		return;
+	clock = sk_socle_clock(read_both_clocks(&realtime)) + READ_ONCE(vm->clock_offset);
+	wall.sec = div_u64_rem(realtime - clock, NSEC_PER_SEC, &rest);
+	wall.nsec = rest;
+	smp_wmb();
+	sk_memory_access(vcpu, gpa, &wall, sizeof(wall), true);
+	smp_wmb();
+	wall.version++;
+	sk_memory_access(vcpu, gpa, &wall.version, sizeof(wall.version), true);
 }
 
 static long ioctl_set_boot_cpu(struct sk_vm *vm, unsigned long id)
 {
 	long r = -EBUSY;
 
-	if (id >= SK_MAX_VCPU_ID)
-		return -EINVAL;
 	mutex_lock(&vm->lock);
 	if (!vm->vcpu_count) {
 		vm->boot_cpu_id = id;
@@ -300,24 +394,83 @@ static long ioctl_set_tsc_khz(struct sk_vm *vm, unsigned long arg)
 }
 
 /* KVM_CAP_MAX_VCPU_ID can be given once, before the first vCPU. */
-static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __user *user)
+static long set_max_vcpu_id(struct sk_vm *vm, u64 ids)
 {
-	struct kvm_enable_cap cap;
 	long r = -EINVAL;
 
-	if (copy_from_user(&cap, user, sizeof(cap)))
-		return -EFAULT;
-	if (cap.flags || cap.cap != KVM_CAP_MAX_VCPU_ID || cap.args[0] > SK_MAX_VCPU_ID)
+	if (ids > SK_MAX_VCPU_ID)
 		return -EINVAL;
 	mutex_lock(&vm->lock);
-	if (vm->max_vcpu_ids == cap.args[0]) {
+	if (vm->max_vcpu_ids == ids) {
 		r = 0;
 	} else if (!vm->max_vcpu_ids && !vm->vcpu_count) {
-		vm->max_vcpu_ids = cap.args[0];
+		vm->max_vcpu_ids = ids;
 		r = 0;
 	}
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+static long set_flag(bool *flag, u64 value)
+{
+	WRITE_ONCE(*flag, value);
+	return 0;
+}
+
+static long ioctl_enable_cap(struct sk_vm *vm, const struct kvm_enable_cap __user *user)
+{
+	struct kvm_enable_cap cap;
+	u64 value;
+
+	if (copy_from_user(&cap, user, sizeof(cap)))
+		return -EFAULT;
+	if (cap.flags)
+		return -EINVAL;
+	value = cap.args[0];
+	switch (cap.cap) {
+	case KVM_CAP_MAX_VCPU_ID:
+		return set_max_vcpu_id(vm, value);
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		return sk_memory_manual_protect(vm, &cap);
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return sk_dirty_ring_enable(vm, value);
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return sk_irq_enable_split(vm, value);
+	case KVM_CAP_X2APIC_API:
+		return sk_irq_enable_x2apic(vm, value);
+	case KVM_CAP_MSR_PLATFORM_INFO:
+		return set_flag(&vm->hide_platform_info, !value);
+	case KVM_CAP_EXCEPTION_PAYLOAD:
+		return set_flag(&vm->exception_payload, value);
+	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
+		return set_flag(&vm->triple_fault_event, value);
+	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
+		return sk_policy_exit_on_emulation_failure(vm, value);
+	case KVM_CAP_X86_USER_SPACE_MSR:
+		return sk_policy_set_msr_exits(vm, value);
+	case KVM_CAP_DISABLE_QUIRKS2:
+		return sk_policy_disable_quirks(vm, value);
+	default:
+		return -EINVAL;
+	}
+}
+
+/* A limit on shadow pages, of which there are none: it is kept */
+static long ioctl_set_mmu_pages(struct sk_vm *vm, unsigned long pages)
+{
+	if (pages < MIN_MMU_PAGES)
+		return -EINVAL;
+	WRITE_ONCE(vm->mmu_pages, pages);
+	return 0;
+}
+
+/* There are no kinds of devices here. */
+static long ioctl_create_device(const struct kvm_create_device __user *user)
+{
+	struct kvm_create_device device;
+
+	return copy_from_user(&device, user, sizeof(device)) ? -EFAULT : -ENODEV;
 }
 
 /* The page is for real mode on old Intel processors; nested paging needs none. */
@@ -399,11 +552,18 @@ static long irq_ioctl(struct sk_vm *vm, unsigned int cmd, void __user *argp)
 	case KVM_IRQ_LINE:
 	case KVM_IRQ_LINE_STATUS:
 		return ioctl_irq_line(vm, cmd, argp);
+	case KVM_CREATE_PIT:
+		return create_pit(vm, KVM_PIT_SPEAKER_DUMMY);
+	case KVM_GET_PIT:
+	case KVM_SET_PIT:
+		return ioctl_old_pit(vm, cmd, argp);
 	case KVM_CREATE_PIT2:
 		return ioctl_create_pit(vm, argp);
 	case KVM_GET_PIT2:
 	case KVM_SET_PIT2:
 		return ioctl_pit(vm, cmd, argp);
+	case KVM_REINJECT_CONTROL:
+		return ioctl_reinject(vm, argp);
 	case KVM_SET_GSI_ROUTING:
 		return sk_irq_set_routing(vm, argp);
 	case KVM_SIGNAL_MSI:
@@ -435,12 +595,20 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_memory_region(vm, argp);
 	case KVM_GET_DIRTY_LOG:
 		return sk_memory_dirty_log(vm, argp);
+	case KVM_CLEAR_DIRTY_LOG:
+		return sk_memory_clear_log(vm, argp);
+	case KVM_RESET_DIRTY_RINGS:
+		return sk_dirty_ring_reset(vm);
 	case KVM_SET_TSS_ADDR: /* three pages for real mode on old Intel; no need of them here */
 		return arg > ~0u - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:
 		return ioctl_identity_map(vm, argp);
-	case KVM_SET_NR_MMU_PAGES: /* a limit on shadow pages, of which there are none */
-		return arg < MIN_MMU_PAGES ? -EINVAL : 0;
+	case KVM_SET_NR_MMU_PAGES:
+		return ioctl_set_mmu_pages(vm, arg);
+	case KVM_GET_NR_MMU_PAGES:
+		return READ_ONCE(vm->mmu_pages);
+	case KVM_CREATE_DEVICE:
+		return ioctl_create_device(argp);
 	case KVM_REGISTER_COALESCED_MMIO:
 	case KVM_UNREGISTER_COALESCED_MMIO:
 		return ioctl_coalesced(vm, cmd, argp);
@@ -454,6 +622,10 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ioctl_get_clock(vm, argp);
 	case KVM_SET_CLOCK:
 		return ioctl_set_clock(vm, argp);
+	case KVM_X86_SET_MSR_FILTER:
+		return sk_policy_set_filter(vm, argp);
+	case KVM_GET_STATS_FD:
+		return sk_stats_vm_fd(vm);
 	default:
 		return irq_ioctl(vm, cmd, argp);
 	}

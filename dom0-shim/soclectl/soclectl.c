@@ -171,24 +171,20 @@ static const char *state_name(u32 state)
     return state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
 }
 
-/* Calls visit for each domain, page after page. */
 static void for_each_domain(void (*visit)(const struct socle_domain_info *, void *), void *context)
 {
-    struct socle_ioc_list request;
-    u32 first = 0;
+    struct socle_ioc_domain request = {.first = 0};
 
-    do {
-        memset(&request, 0, sizeof(request));
-        request.first = first;
-        ask(SOCLE_IOC_LIST, &request, "its domains");
-        for (u32 i = 0; i < request.list.count && i < SOCLE_LIST_MAX; i++) {
-            visit(&request.list.domain[i], context);
-        }
-        if (request.list.next && request.list.next <= first) {
+    while (ioctl(device, SOCLE_IOC_DOMAIN, &request) == 0) {
+        if (request.info.id < request.first) {
             die("Socle's list of domains does not end");
         }
-        first = request.list.next;
-    } while (first);
+        visit(&request.info, context);
+        request.first = request.info.id + 1;
+    }
+    if (errno != ENOENT) {
+        ask(SOCLE_IOC_DOMAIN, &request, "its domains"); /* says why not */
+    }
 }
 
 static void print_domain(const struct socle_domain_info *d, void *context)

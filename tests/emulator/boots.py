@@ -12,7 +12,9 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 from conftest import MACHINES
@@ -161,11 +163,10 @@ def _web_server():
 
 @functools.cache
 def probe():
-    source = BUILD / "tests/probe.c"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(PROBE)
-    subprocess.run(["gcc", "-O1", "-static", "-o", source.with_suffix(""), source], check=True)
-    return source.with_suffix("").read_bytes()
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory) / "probe"
+        subprocess.run(["gcc", "-O1", "-static", "-x", "c", "-o", program, "-"], input=PROBE, text=True, check=True)
+        return program.read_bytes()
 
 
 def _devices(directory):

@@ -19,6 +19,23 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("machine_name", MACHINES)
 
 
+# Fixtures that boot once for many tests
+SHARED = ("booted", "outcomes", "report")
+# What takes longest comes first, so that no machine runs alone at the end.
+SLOWEST = ("test_selftests", "test_migration", "test_features", "test_vmx", "test_hostile", "test_hotplug",
+           "test_guest")
+
+
+def pytest_collection_modifyitems(items):
+    """Where tests run side by side (pytest-xdist), those that share a boot run in the same process."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        for fixture in set(SHARED) & set(item.fixturenames):
+            where = item.module.__name__.replace("test_dom0", "test_boot")  # their boots are the same
+            item.add_marker(pytest.mark.xdist_group(f"{where}-{params.get(fixture, '')}"))
+    items.sort(key=lambda item: SLOWEST.index(item.module.__name__) if item.module.__name__ in SLOWEST else 9)
+
+
 @pytest.fixture
 def log_directory(request):
     directory = machine_module.BUILD / "logs/emulator" / re.sub(r"[^\w.-]+", "_", request.node.name)

@@ -291,6 +291,9 @@ done
 sleep 3
 echo "TICK $up $(cat /dev/shm/count.0) $(cat /dev/shm/count.1)"
 grep -E 'LOC|RES|CAL|TLB' /proc/interrupts
+dmesg | grep -o 'kvm-guest: .*'
+read -r _ user nice system idle wait irq softirq stolen _ </proc/stat
+echo "STOLEN $stolen of $((user + nice + system + idle + wait + irq + softirq + stolen))"
 """
 
 
@@ -323,8 +326,17 @@ def test_two_processors_and_power(machine, name, board):
     log = sh(m, "cat $G/g/console.log")
     print(log)
     assert [int(n) for n in re.findall(r"^BOOT (\d), 2 processors$", log, re.M)] == [1, 2, 3]
+    check_paravirtual(log, busy=name == "svm-1")
     assert_alone(m, before)
     assert_calm(m)
+
+
+def check_paravirtual(log, busy):
+    """What the guest's kernel uses of KVM's. busy: its processors share one."""
+    for feature in "PV spinlocks enabled", "setup PV IPIs", "setup PV sched yield":
+        assert f"kvm-guest: {feature}" in log
+    stolen, total = map(int, re.search(r"^STOLEN (\d+) of (\d+)$", log, re.M).groups())
+    assert total / 10 * busy <= stolen < total
 
 
 def check_pause(m):
@@ -340,6 +352,20 @@ def check_pause(m):
 
 def guest_cpu(m):
     return [v["cpu_ns"] for v in stats(m) if v["domain"] != 0]
+
+
+# ---- five levels of page tables ------------------------------------------------------------------------
+
+def test_five_levels(machine):
+    """Where the processor has them, Linux uses them by itself: its addresses tell."""
+    m = dom0(machine, "svm-1", cpu=",+la57")
+    # The kernel's own area for virtual maps: 12.5 PiB, with four levels 32 TiB
+    sh(m, "head -c 1024 /proc/kcore | hexdump -C | grep 'ff ff ff ff ff ff 31 00'")
+    sh(m, "guest g")
+    wait(m, 120, "says g '^guest: Debian'")
+    assert "la57" in sh(m, "grep -m 1 ^flags /proc/cpuinfo")
+    sh(m, "asks g 'info registers' 'GS =0000 ff[0-9a-e]'")
+    assert_calm(m)
 
 
 # ---- what is left behind -------------------------------------------------------------------------------

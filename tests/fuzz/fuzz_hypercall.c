@@ -3,7 +3,7 @@
  * and set timers. Whatever it did, destroying its domains brings everything back. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c
+// SOURCES: tests/unit/fake_machine.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "core/doorbell.h"
 #include "core/lib.h"
@@ -44,7 +44,7 @@ static const u8 kinds[][5] = {
     {ANY},                            /* DOMAIN_CREATE */
     {DOMAIN},                         /* DOMAIN_DESTROY */
     {DOMAIN, SMALL, SMALL},           /* DOMAIN_SET */
-    {SMALL, GPA},                     /* DOMAIN_LIST */
+    {SMALL, GPA},                     /* DOMAIN_NEXT */
     {DOMAIN, GFN, MFN, COUNT, SMALL}, /* MAP */
     {DOMAIN, GFN, COUNT},             /* UNMAP */
     {DOMAIN, GFN, COUNT},             /* PROTECT */

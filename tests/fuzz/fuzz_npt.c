@@ -1,4 +1,4 @@
-// SOURCES: core/npt.c core/frame.c core/pool.c
+// SOURCES: core/npt.c core/pool.c
 // LIBS: -Wl,--wrap=pool_free -Wl,--wrap=frame_unlend
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Sequences of operations on nested page tables, against the shadow model; also out of memory. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c
+// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c core/debug.c
 /* Any bytes as any section of a vCPU's state, and exits in between: nothing is accepted that the
  * processor would refuse or that would fault when it is loaded. The rules are written down here a
  * second time. */
@@ -31,7 +31,8 @@ static void check_sregs(const struct socle_sregs *s)
     REQUIRE(!(s->efer & EFER_SVME) && !(s->efer & ~0xd01ull));
     REQUIRE((s->cr0 & CR0_CD) || !(s->cr0 & CR0_NW));
     REQUIRE(!(s->cr0 >> 32) && !(s->cr3 & ~host_phys_mask) && !(s->cr4 >> 32));
-    REQUIRE(!(s->cr4 & (CR4_VMXE | CR4_LA57 | BIT(23) | BIT(15) | BIT(19))));
+    REQUIRE(!(s->cr4 & (CR4_VMXE | BIT(23) | BIT(15) | BIT(19))));
+    REQUIRE(!(s->cr4 & CR4_LA57) || (cpuid(7, 0).ecx & BIT(16)));
     REQUIRE(!(s->cr0 & CR0_PG) || (s->cr0 & CR0_PE));
     REQUIRE(!paged_long || ((s->cr4 & CR4_PAE) && (s->cr0 & CR0_PE)));
     REQUIRE(!paged_long || (cs & 0x600) != 0x600);

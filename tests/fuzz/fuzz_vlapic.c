@@ -71,13 +71,13 @@ static void check_timer(struct vlapic *l, u64 now)
     CHECK((lvt & 0x60000) != 0x60000);
     CHECK(tsc || !l->tsc_deadline);
     if (tsc && !l->tsc_deadline)
-        CHECK(vlapic_timer_deadline(l) == VLAPIC_NEVER);
-    if (!tsc && vlapic_timer_deadline(l) != VLAPIC_NEVER)
+        CHECK(l->timer_deadline == VLAPIC_NEVER);
+    if (!tsc && l->timer_deadline != VLAPIC_NEVER)
         CHECK(l->timer_period * 1000 >= VLAPIC_MIN_PERIOD_NS * 2999ull);
     CHECK(vlapic_mode(l) != VLAPIC_XAPIC ||
           vlapic_mmio_read(l, VLAPIC_REG_TMCCT * 16, now) <= l->reg[VLAPIC_REG_TMICT].value);
     if (vlapic_timer_fire(l, now))
-        CHECK(vlapic_timer_deadline(l) > now);
+        CHECK(l->timer_deadline > now);
 }
 
 static void check_round_trip(struct vlapic *l, u64 now)
@@ -150,7 +150,7 @@ static void decode(struct vlapic *l, struct input *in)
 
     if (apic_msg_from_msi(take(in, 1) & 1 ? addr : 0xfee00000 | (addr & 0xffffffff000ffffcull),
                           (u32)take(in, 4), &m) == 0)
-        CHECK(m.mode != APIC_RESERVED && (m.mode > APIC_LOWEST || m.vector >= 16));
+        CHECK(m.mode != APIC_REMOTE && (m.mode > APIC_LOWEST || m.vector >= 16));
     if (vlapic_match(l, m.dest, m.logical))
         CHECK(vlapic_mode(l) != VLAPIC_DISABLED);
     apic_msg_from_icr(addr, take(in, 1) & 1, &m);

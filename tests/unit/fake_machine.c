@@ -28,8 +28,8 @@ u64 tsc_khz = 1000000, tsc_boot;
 bool tsc_scaling;
 u64 machine_ram_bytes = MAX_PFN << PAGE_SHIFT;
 u64 host_xcr0_mask = 7, host_phys_mask = BIT(40) - 1;
+u32 host_va_spare = 16;
 bool host_has_tsc_aux;
-u64 wall_boot_ns;
 struct pcpu *pcpus[MAX_PCPUS];
 u32 pcpu_count;
 const struct vendor_ops *vendor = &fake_vendor;
@@ -235,12 +235,12 @@ enum vcpu_action msr_complete(struct vcpu *v)
     return VCPU_RESUME;
 }
 
-/* Sections up to TSC_KHZ are known; REGS only is real. */
+/* Sections up to TRAPS are known; REGS only is real. */
 static int state_check(struct vcpu *v, u64 section, u32 len)
 {
     __atomic_fetch_add(&fake.state_calls, 1, __ATOMIC_RELAXED);
     ASSERT(sched_state(&v->se) == SCHED_STOPPED && !sched_loaded(&v->se));
-    if (!section || section > SOCLE_STATE_TSC_KHZ)
+    if (!section || section > SOCLE_STATE_TRAPS)
         return -E_INVAL;
     return section == SOCLE_STATE_REGS && len != sizeof(struct socle_regs) ? -E_INVAL : 0;
 }
@@ -288,6 +288,12 @@ static bool fake_set_msr(struct vcpu *v, u32 index, u64 value)
     return index == MSR_EFER || index == MSR_PAT;
 }
 
+static void fake_get_debug(struct vcpu *v, struct socle_debug *d)
+{
+    *d = (struct socle_debug){.dr6 = 0xffff0ff0, .dr7 = 0x400};
+    memcpy(d->db, v->dr, sizeof(d->db));
+}
+
 static void fake_set_debug(struct vcpu *v, const struct socle_debug *d)
 {
     memcpy(v->dr, d->db, sizeof(v->dr));
@@ -310,6 +316,12 @@ static void fake_features(char *text, size_t size)
     memset(text, 0, size);
 }
 
+bool cpuid_offers_call(const struct vcpu *v, u64 nr)
+{
+    (void)v;
+    return nr < 32 && (fake.kvm_calls >> nr & 1);
+}
+
 const struct vendor_ops fake_vendor = {
     .name = "fake",
     .npt_format = &format,
@@ -319,6 +331,7 @@ const struct vendor_ops fake_vendor = {
     .get_sregs = fake_get_sregs,
     .set_sregs = fake_set_sregs,
     .set_msr = fake_set_msr,
+    .get_debug = fake_get_debug,
     .set_debug = fake_set_debug,
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,

@@ -40,7 +40,8 @@ struct fake {
     u32 offset_updates, clock_changes, completions, state_calls;
     enum vcpu_action completion; /* what emulate_complete() says */
     bool shadow;
-    u32 shared; /* pages that are mapped */
+    u32 shared;    /* pages that are mapped */
+    u32 kvm_calls; /* a bit for each that CPUID offers */
 };
 extern struct fake fake;
 extern u8 *fake_ram;

@@ -7,7 +7,7 @@
 
 #include "core/abi.h"
 #include "core/errno.h"
-#include "core/frame.h"
+#include "tests/unit/frame_maps.h"
 #include "core/lib.h"
 #include "core/npt.h"
 #include "core/paging.h"

@@ -110,7 +110,6 @@ static const struct {
     {7, 2, 5, "WAITPKG"},
     {7, 2, 7, "CET_SS"},
     {7, 2, 13, "TME"},
-    {7, 2, 16, "LA57"},
     {7, 2, 23, "KL"},
     {7, 2, 24, "BUS_LOCK"},
     {7, 2, 29, "ENQCMD"},
@@ -331,6 +330,22 @@ static u32 small_table(struct socle_cpuid *t, bool intel)
     return n;
 }
 
+static void test_five_levels(void **state)
+{
+    struct socle_cpuid with = {.leaf = 7, .ecx = BIT(16)}, without = {.leaf = 7};
+
+    (void)state;
+    assert_int_equal(cpuid_set(v, &without, 1), 0);
+    assert_false(cpuid_cr4_mask(v) & CR4_LA57);
+    assert_int_equal(cpuid_set(v, &with, 1), 0);
+    assert_true(cpuid_cr4_mask(v) & CR4_LA57);
+    assert_true(is_canonical(BIT(56) - 1) && is_canonical(~BIT(56) + 1));
+    assert_false(is_canonical(BIT(56)));
+    use_hardware = true;
+    cpuid_init();
+    assert_int_equal(is_canonical(BIT(47)), !!(cpuid(7, 0).ecx & BIT(16)));
+}
+
 static void test_guest_table(void **state)
 {
     struct socle_cpuid t[128];
@@ -426,7 +441,7 @@ int main(void)
         TEST(test_dom0_features), TEST(test_dom0_leaves),  TEST(test_hypervisor_leaves),
         TEST(test_mirrors),       TEST(test_xsave_leaf),   TEST(test_xsave_size_as_hardware),
         TEST(test_xcr0),          GUEST(test_guest_table), GUEST(test_guest_intel),
-        GUEST(test_guest_lookup),
+        GUEST(test_guest_lookup), GUEST(test_five_levels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,7 @@
-// SOURCES: core/frame.c
 // LIBS: -lpthread
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Frame ownership: who may lend what, counts of small and large mappings, overflow. */
-#include "core/frame.h"
+#include "tests/unit/frame_maps.h"
 
 #include "core/errno.h"
 

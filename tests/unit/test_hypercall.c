@@ -2,7 +2,7 @@
 /* Hypercalls with arguments that are not allowed, which change nothing, and with ones that are. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c
+// SOURCES: tests/unit/fake_machine.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_machine.h"
 
@@ -130,7 +130,7 @@ static void test_pages(void **state)
 #define MSRS(gpa) handle, SOCLE_STATE_MSRS, gpa, 16, 0
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_INFO, -E_PERM, A));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_LOG_READ, -E_PERM, B0));
-    CHECK_REFUSED(BAD_PAGES(SOCLE_HC_DOMAIN_LIST, -E_PERM, B0));
+    CHECK_REFUSED(BAD_PAGES(SOCLE_HC_DOMAIN_NEXT, -E_PERM, B0));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_DIRTY_LOG, -E_PERM, DL));
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_EVENTS, 0, EV)); /* 0 ends what is not there */
     CHECK_REFUSED(BAD_PAGES(SOCLE_HC_VCPU_STATS, -E_PERM, BV));
@@ -217,7 +217,7 @@ static void test_vcpus_refused(void **state)
                   {SOCLE_HC_VCPU_RUN, handle, 2, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_RUN, handle, BIG, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, 0, 0, 0, 0, -E_INVAL},
-                  {SOCLE_HC_VCPU_SIGNAL, handle, 5, 0, 0, 0, -E_INVAL},
+                  {SOCLE_HC_VCPU_SIGNAL, handle, 6, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_SIGNAL, handle, BIG | 1, 0, 0, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, PAGE_SIZE + 1, 0, -E_INVAL},
                   {SOCLE_HC_VCPU_GET, handle, SOCLE_STATE_REGS, GPA, ~0ull, 0, -E_INVAL},
@@ -254,19 +254,21 @@ static void test_parameters_refused(void **state)
 
 static void test_names_are_printable(void **state)
 {
-    struct socle_domain_list *list = (struct socle_domain_list *)RAM(GPA);
+    struct socle_domain_info *info = (struct socle_domain_info *)RAM(GPA);
 
     (void)state;
     assert_int_equal(
         call(SOCLE_HC_DOMAIN_SET, domain, SOCLE_PARAM_NAME_LO, 0x4241071b20c9447eull, 0, 0), 0);
     assert_int_equal(
         call(SOCLE_HC_DOMAIN_SET, domain, SOCLE_PARAM_NAME_HI, 0x4848484848484848ull, 0, 0), 0);
-    assert_int_equal(call(SOCLE_HC_DOMAIN_LIST, 0, GPA, 0, 0, 0), 0);
-    assert_int_equal(list->count, 2);
-    assert_int_equal(list->next, 0);
-    assert_memory_equal(list->domain[1].name, "~D\0 \0\0ABHHHHHHHH", 16);
-    assert_int_equal(list->domain[1].vcpus, 2);
-    assert_int_equal(list->domain[1].vcpu_handle[0], handle);
+    assert_int_equal(call(SOCLE_HC_DOMAIN_NEXT, 0, GPA, 0, 0, 0), 0);
+    assert_int_equal(info->id, 0);
+    assert_int_equal(call(SOCLE_HC_DOMAIN_NEXT, 1, GPA, 0, 0, 0), 0);
+    assert_int_equal(info->id, domain);
+    assert_memory_equal(info->name, "~D\0 \0\0ABHHHHHHHH", 16);
+    assert_int_equal(info->vcpus, 2);
+    assert_int_equal(info->vcpu_handle[0], handle);
+    assert_int_equal(call(SOCLE_HC_DOMAIN_NEXT, domain + 1, GPA, 0, 0, 0), -E_NOENT);
 }
 
 static void test_map_unmap(void **state)
@@ -355,9 +357,9 @@ static void test_many_domains(void **state)
         n++;
     assert_int_equal(id, -E_NOSPC);
     assert_int_equal(n, SOCLE_MAX_DOMAINS - 2);
-    assert_int_equal(call(SOCLE_HC_DOMAIN_LIST, 0, GPA, 0, 0, 0), 0);
-    assert_int_equal(((struct socle_domain_list *)RAM(GPA))->count, SOCLE_LIST_MAX);
-    assert_int_equal(((struct socle_domain_list *)RAM(GPA))->next, SOCLE_LIST_MAX);
+    for (id = 0; call(SOCLE_HC_DOMAIN_NEXT, id, GPA, 0, 0, 0) == 0; id++)
+        assert_int_equal(((struct socle_domain_info *)RAM(GPA))->id, id);
+    assert_int_equal(id, SOCLE_MAX_DOMAINS);
 }
 
 static void test_many_vcpus(void **state)

@@ -2,7 +2,7 @@
 /* Interrupts: physical ones on their way to dom0 and back, and messages between vCPUs. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c
+// SOURCES: tests/unit/fake_machine.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_machine.h"
 #include "drivers/apic.h"
@@ -250,6 +250,39 @@ static void test_nmi_init_and_sipi(void **state)
     assert_int_equal(irq_deliver(v[0]->domain, v[0], &msg), 0);
 }
 
+static s64 kvm_call(u64 nr, u64 b, u64 c, u64 d, u64 s)
+{
+    v[0]->gpr[RAX] = nr;
+    v[0]->gpr[RBX] = b;
+    v[0]->gpr[RCX] = c;
+    v[0]->gpr[RDX] = d;
+    v[0]->gpr[RSI] = s;
+    return exit_kvm_call(v[0], true);
+}
+
+/* KVM's hypercalls, each only where CPUID has it. */
+static void test_hypercalls(void **state)
+{
+    (void)state;
+    assert_int_equal(kvm_call(10, 6, 0, 0, 0x41), -KVM_ENOSYS);
+    fake.kvm_calls = 1 << 5 | 1 << 10 | 1 << 11;
+    assert_int_equal(kvm_call(10, 6, 0, 0, 0x41), 2);
+    assert_int_equal(vlapic_pending(&v[1]->lapic), 0x41);
+    assert_int_equal(vlapic_pending(&v[2]->lapic), 0x41);
+    assert_int_equal(vlapic_pending(&v[3]->lapic), -1);
+    assert_int_equal(kvm_call(10, 0, 1, (u32)-61, 0x400), 1); /* an NMI to 3 */
+    assert_true(v[3]->nmi_pending && !v[2]->nmi_pending);
+    assert_int_equal(kvm_call(10, 1, 0, 0, 0x40041), -KVM_EINVAL); /* a shorthand */
+    assert_int_equal(kvm_call(10, 1, 0, 0, 1), -KVM_EINVAL);
+    vlapic_accept(&v[2]->lapic, 0x41);
+    v[2]->activity = ACTIVITY_HALTED;
+    assert_false(vcpu_has_event(v[2]));
+    assert_int_equal(kvm_call(5, 0, 2, 0, 0), 0);
+    assert_true(v[2]->kicked && vcpu_has_event(v[2]) && !v[1]->kicked);
+    assert_int_equal(kvm_call(11, 2, 0, 0, 0), 0);
+    assert_int_equal(kvm_call(~0ull, 0, 0, 0, 0), -KVM_ENOSYS);
+}
+
 static void test_timer_follows_the_local_apic(void **state)
 {
     struct vlapic_effect e;
@@ -281,6 +314,7 @@ int main(void)
         TEST(test_lowest_priority_goes_to_one),
         TEST(test_ipi_by_icr),
         TEST(test_nmi_init_and_sipi),
+        TEST(test_hypercalls),
         TEST(test_timer_follows_the_local_apic),
     };
 

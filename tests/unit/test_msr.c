@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/cpuid.c core/pvclock.c core/state.c core/vlapic.c
+// SOURCES: core/cpuid.c core/pvclock.c core/state.c core/vlapic.c core/debug.c
 /* RDMSR, WRMSR, XSETBV, host-set MSRs and the paravirtual clock. */
 #include "core/lib.h"
 #include "tests/unit/vcpu_fake.h"
@@ -357,6 +357,54 @@ static void test_dom0_answers(void **state)
     v->rip = 0x1000;
 }
 
+/* Dom0 wants to see every access first, and then leaves it to Socle. */
+static void test_dom0_first(void **state)
+{
+    u64 x;
+
+    (void)state;
+    v->traps = SOCLE_TRAP_MSRS;
+    assert_int_equal(guest_read(MSR_TSC_ADJUST, &x), LEFT);
+    assert_int_equal(v->page->msr.error, 0);
+    assert_int_equal(v->page->msr.index, MSR_TSC_ADJUST);
+    v->tsc_adjust = 0x1234;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_int_equal(v->gpr[RAX], 0x1234);
+    assert_int_equal(v->rip, 0x1002);
+
+    v->rip = 0x1000;
+    assert_int_equal(guest_write(MSR_TSC_ADJUST, 99), LEFT);
+    assert_int_equal(v->tsc_adjust, 0x1234);
+    v->io.data = v->page->msr.value;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_int_equal(v->tsc_adjust, 99);
+
+    /* Refused: dom0 hears why, once more. */
+    v->rip = 0x1000;
+    assert_int_equal(guest_write(MSR_TSC_AUX, BIT(32)), LEFT);
+    v->io.data = v->page->msr.value;
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_EXIT);
+    assert_int_equal(v->page->exit, SOCLE_EXIT_MSR_WRITE);
+    assert_int_equal(v->page->msr.error, E_INVAL);
+    assert_int_equal(v->page->msr.value, BIT(32));
+    v->io.error = 1;
+    assert_int_equal(msr_complete(v), VCPU_RESUME);
+    assert_true(v->event.valid && v->event.vector == VEC_GP && v->rip == 0x1000);
+    v->event.valid = false;
+    assert_int_equal(guest_read(0x1a0, &x), LEFT);
+    v->io.error = SOCLE_MSR_SOCLE;
+    assert_int_equal(msr_complete(v), VCPU_EXIT);
+    assert_int_equal(v->page->msr.error, E_NOENT);
+    v->io.kind = IO_NONE;
+
+    assert_int_equal(guest_read(0x803, &x), GP); /* the x2APIC's are never asked for */
+    assert_int_equal(msr_set(v, MSR_TSC_ADJUST, 7), 0);
+    assert_int_equal(v->tsc_adjust, 7);
+}
+
 static void test_dom0_own(void **state)
 {
     u64 x;
@@ -427,7 +475,7 @@ static struct time_info published(u32 offset)
 
     memcpy(&t, fake.gmem + offset, sizeof(t));
     assert_int_equal(t.version % 2, 0);
-    assert_int_equal(t.flags, 1);
+    assert_int_equal(t.flags & ~2, 1);
     return t;
 }
 
@@ -465,6 +513,13 @@ static void test_clock(void **state)
     assert_int_equal(v->pending, PENDING_CLOCK);
     pvclock_update(v);
     assert_int_not_equal(published(0x40).version, a.version);
+    assert_int_equal(published(0x40).flags, 1);
+    fake.gmem[0x40 + offsetof(struct time_info, flags)] |= 2; /* dom0 says that it stood still */
+    pvclock_update(v);
+    assert_int_equal(published(0x40).flags, 3);
+    fake.gmem[0x40 + offsetof(struct time_info, flags)] &= ~2;
+    pvclock_update(v);
+    assert_int_equal(published(0x40).flags, 1);
     v->pending = 0;
     assert_int_equal(guest_write(0x12, 0), DONE); /* the old number, switched off */
     guest_write(MSR_TSC, 1);
@@ -521,39 +576,30 @@ static void test_clock_missing_page(void **state)
     assert_int_equal(pvclock_update(v), VCPU_RESUME);
 }
 
+/* A guest's is dom0's business; dom0's kernel always sets it, and has the CMOS clock. */
 static void test_wall_clock(void **state)
 {
-    u32 wall[3];
+    static const u32 index[] = {0x11, 0x4b564d00};
+    u64 x;
 
     (void)state;
-    fake.gmem_gpa = 0x5000;
-    wall_boot_ns = 1700000000123456789;
-    guest.clock_offset_ns = -5000000000;
-    assert_int_equal(guest_write(0x4b564d00, 0x5ff8), GP);
-    assert_int_equal(guest_write(0x4b564d00, 0x5ff4), DONE);
-    assert_int_equal(v->pending, PENDING_CLOCK);
-    fake.gmem_error = -E_AGAIN;
-    assert_int_equal(pvclock_update(v), VCPU_EXIT);
-    fake.gmem_error = 0;
-    assert_int_equal(pvclock_update(v), VCPU_RESUME);
-    memcpy(wall, fake.gmem + 0xff4, sizeof(wall));
-    assert_int_equal(wall[0] % 2, 0);
-    assert_int_equal(wall[1], 1700000005);
-    assert_int_equal(wall[2], 123456789);
-    memset(fake.gmem, 0, sizeof(fake.gmem));
-    assert_int_equal(pvclock_update(v), VCPU_RESUME); /* once only */
-    assert_int_equal(fake.gmem[0xff4], 0);
-    assert_int_equal(msr_set(v, 0x11, 0x5000), 0); /* restored: remembered, not written */
-    assert_int_equal(pvclock_update(v), VCPU_RESUME);
-    assert_int_equal(fake.gmem[0], 0);
-    assert_int_equal(read_done(0x11), 0x5000);
+    for (u32 i = 0; i < ARRAY_SIZE(index); i++) {
+        guest.flags = DOMAIN_LAPIC;
+        assert_int_equal(msr_set(v, index[i], 0x5000), -E_NOENT);
+        assert_int_equal(msr_get(v, index[i], &x), -E_NOENT);
+        assert_int_equal(guest_write(index[i], 0x5000), LEFT);
+        assert_int_equal(v->page->exit, SOCLE_EXIT_MSR_WRITE);
+        guest.flags = DOMAIN_LAPIC | DOMAIN_DEVICES;
+        assert_int_equal(guest_write(index[i], 0x5000), DONE);
+    }
+    assert_int_equal(v->pending, 0);
 }
 
 /* What dom0 writes it reads again, and what QEMU always asks for is there. */
 static void test_host_roundtrip(void **state)
 {
-    static const u32 index[] = {0x10, 0x11,     0x12,     0x1b,      0x277,
-                                0x3b, MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_GS_BASE};
+    static const u32 index[] = {0x10,     0x12,     0x1b,      0x277,      0x3b,
+                                MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_GS_BASE};
     u64 x;
 
     (void)state;
@@ -585,6 +631,7 @@ int main(void)
         TEST(test_tsc_rate_matching),
         TEST(test_efer),
         TEST(test_pat_and_bases),
+        TEST(test_dom0_first),
         TEST(test_dom0_answers),
         TEST(test_dom0_own),
         TEST(test_xsetbv),

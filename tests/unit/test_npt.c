@@ -1,4 +1,4 @@
-// SOURCES: core/npt.c core/frame.c core/pool.c
+// SOURCES: core/npt.c core/pool.c
 // LIBS: -lpthread -Wl,--wrap=pool_free -Wl,--wrap=frame_unlend
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Nested page tables against a shadow model; running out of memory at each allocation; flush before

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c
+// SOURCES: core/state.c core/cpuid.c core/msr.c core/pvclock.c core/vlapic.c core/debug.c
 /* The sections of a vCPU's state: what is set is got again, and what the processor would refuse is
  * refused. */
 #include "tests/unit/vcpu_fake.h"
@@ -44,16 +44,28 @@ static int teardown(void **state)
 
 static void test_lengths(void **state)
 {
-    static const u32 bytes[] = {
-        0,    sizeof(struct socle_regs),        sizeof(struct socle_sregs), 4096, 8, 0,
-        1024, sizeof(struct socle_vcpu_events), sizeof(struct socle_debug), 4};
+    static const u32 bytes[] = {0,
+                                sizeof(struct socle_regs),
+                                sizeof(struct socle_sregs),
+                                4096,
+                                8,
+                                0,
+                                1024,
+                                sizeof(struct socle_vcpu_events),
+                                sizeof(struct socle_debug),
+                                4,
+                                0,
+                                0,
+                                0,
+                                8};
 
     (void)state;
     for (u32 section = 0; section < 20; section++) {
         u32 right = section < ARRAY_SIZE(bytes) ? bytes[section] : 0;
 
         if (section == SOCLE_STATE_MSRS || section == SOCLE_STATE_CPUID ||
-            section == SOCLE_STATE_GUEST_DEBUG || section == SOCLE_STATE_TSC_KHZ)
+            section == SOCLE_STATE_GUEST_DEBUG || section == SOCLE_STATE_TSC_KHZ ||
+            section == SOCLE_STATE_TRAPS)
             continue;
         for (u32 len = 0; len <= 4096; len++) {
             if (right && len == right)
@@ -155,7 +167,6 @@ static void test_sregs(void **state)
     TAKEN(s.efer |= EFER_NXE | EFER_SCE);
     REFUSED(s.cr4 = 0);
     REFUSED(s.cr4 |= CR4_VMXE);
-    REFUSED(s.cr4 |= CR4_LA57);
     REFUSED(s.cr4 |= BIT(23)); /* CET */
     REFUSED(s.cr4 |= BIT(32));
     REFUSED(s.cr4 |= BIT(63));
@@ -281,6 +292,27 @@ static void test_tsc_khz(void **state)
     assert_int_equal(v->lapic.tsc_ratio, 2 * TSC_RATIO_ONE);
 }
 
+static void test_tsc_offset(void **state)
+{
+    u64 offset = (u64)-180000000000, got = 0;
+
+    (void)state;
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_OFFSET, &offset, 8, true), 0);
+    assert_int_equal(state_access(v, SOCLE_STATE_TSC_OFFSET, &got, 8, false), 0);
+    assert_true(got == offset && (u64)v->tsc_offset == offset);
+}
+
+static void test_traps(void **state)
+{
+    u32 traps = SOCLE_TRAP_MSRS | SOCLE_TRAP_UD;
+
+    (void)state;
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 8, true), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 4, false), -E_INVAL);
+    assert_int_equal(state_access(v, SOCLE_STATE_TRAPS, &traps, 4, true), 0);
+    assert_true(v->traps == traps && fake.traps == traps);
+}
+
 static void test_lapic(void **state)
 {
     u32 spiv = 0x1ff;
@@ -332,7 +364,17 @@ static void test_events(void **state)
             EVENTS(.interrupt_injected = 1, .interrupt_nr = (u8)i, .interrupt_soft = 1), 0);
     }
     assert_int_equal(EVENTS(.nmi_injected = 1, .nmi_masked = 1, .nmi_pending = 1, .shadow = 1), 0);
+    ((struct socle_vcpu_events *)buf)->nmi_pending = 2;
+    for (u32 i = 0; i < 2; i++) {
+        v->nmi_pending = v->extint_ready = i;
+        assert_int_equal(
+            state_access(v, SOCLE_STATE_EVENTS, buf, sizeof(struct socle_vcpu_events), true), 0);
+        assert_int_equal(v->nmi_pending, i);
+        assert_int_equal(v->extint_ready, i);
+    }
+    v->extint_ready = false;
     assert_int_equal(EVENTS(.sipi_vector = 0x9f), 0);
+    assert_false(v->nmi_pending);
     assert_int_equal(EVENTS(.nmi_injected = 1, .exception_pending = 1, .exception_nr = 13),
                      -E_INVAL);
     assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1, .interrupt_soft = 1),
@@ -346,17 +388,18 @@ static void test_pic_interrupt(void **state)
 
     (void)state;
     v->extint_vector = 0x30;
+    v->extint_ready = true;
     assert_int_equal(state_access(v, SOCLE_STATE_EVENTS, e, sizeof(*e), false), 0);
     assert_true(e->interrupt_injected && e->interrupt_nr == 0x30 && !e->interrupt_soft);
     assert_int_equal(state_access(v, SOCLE_STATE_EVENTS, e, sizeof(*e), true), 0);
-    assert_true(v->event.valid && v->event.vector == 0x30 && v->extint_vector < 0);
+    assert_true(v->event.valid && v->event.vector == 0x30 && !v->extint_ready);
     assert_int_equal(EVENTS(.exception_pending = 1, .exception_nr = 14, .exception_has_error = 1,
                             .interrupt_injected = 1, .interrupt_nr = 0x30),
                      0);
-    assert_true(v->event.vector == 14 && v->extint_vector == 0x30);
+    assert_true(v->event.vector == 14 && v->extint_ready && v->extint_vector == 0x30);
     assert_int_equal(EVENTS(.nmi_injected = 1, .interrupt_injected = 1, .interrupt_nr = 0x31), 0);
     assert_int_equal(EVENTS(0), 0);
-    assert_true(v->extint_vector < 0);
+    assert_false(v->extint_ready);
 }
 
 static void test_debug_and_mp(void **state)
@@ -389,19 +432,67 @@ static void test_debug_and_mp(void **state)
     memset(buf, 0, sizeof(buf));
     assert_int_equal(
         state_access(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug), true), 0);
-    buf[0] = 1;
+    buf[0] = 0x20;
     assert_int_equal(
         state_access(v, SOCLE_STATE_GUEST_DEBUG, buf, sizeof(struct socle_guest_debug), true),
-        -E_OPNOTSUPP);
+        -E_INVAL);
+}
+
+static void set_guest_debug(u32 flags, u64 db0, u64 dr7)
+{
+    struct socle_guest_debug g = {.flags = flags, .db[0] = db0, .dr7 = dr7};
+
+    assert_int_equal(state_access(v, SOCLE_STATE_GUEST_DEBUG, &g, sizeof(g), true), 0);
+}
+
+static u64 get_rflags(void)
+{
+    struct socle_regs r;
+
+    assert_int_equal(state_access(v, SOCLE_STATE_REGS, &r, sizeof(r), false), 0);
+    return r.rflags;
+}
+
+/* The guest's registers and TF are what dom0 sees, whatever the debugger has in the processor. */
+static void test_guest_debug(void **state)
+{
+    struct socle_debug own = {.db = {1, 2, 3, 4}, .dr6 = 0xffff0ff1, .dr7 = 0x401}, got;
+
+    (void)state;
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, &own, sizeof(own), true), 0);
+    v->rflags = RFLAGS_FIXED;
+    set_guest_debug(SOCLE_DEBUG_ON | SOCLE_DEBUG_HW | SOCLE_DEBUG_STEP, 0x1000, 0x2);
+    assert_int_equal(fake.debug.db[0], 0x1000);
+    assert_int_equal(fake.debug.dr7, 0x402);
+    assert_int_equal(fake.debug.dr6, 0xffff0ff0);
+    assert_int_equal(fake.debug_flags, v->debug_flags);
+    assert_int_equal(v->rflags, RFLAGS_FIXED | RFLAGS_TF);
+    assert_int_equal(get_rflags(), RFLAGS_FIXED);
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, &got, sizeof(got), false), 0);
+    assert_memory_equal(&got, &own, sizeof(own));
+    own.db[0] = 5;
+    assert_int_equal(state_access(v, SOCLE_STATE_DEBUG, &own, sizeof(own), true), 0);
+    assert_int_equal(fake.debug.db[0], 0x1000);
+    set_guest_debug(SOCLE_DEBUG_ON | SOCLE_DEBUG_STEP | SOCLE_DEBUG_BLOCK, 0, 0);
+    assert_int_equal(fake.debug.db[0], 5);
+    assert_int_equal(fake.debug.dr6, 0xffff0ff0);
+    assert_true(v->irq_blocked);
+    set_guest_debug(0, 0, 0);
+    assert_memory_equal(&fake.debug, &own, sizeof(own));
+    assert_int_equal(v->rflags, RFLAGS_FIXED);
+    assert_int_equal(v->debug_flags, 0);
+    assert_false(v->irq_blocked);
 }
 
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_lengths),       TEST(test_regs),         TEST(test_sregs), TEST(test_xsave),
-        TEST(test_msrs),          TEST(test_tsc_khz),      TEST(test_lapic), TEST(test_events),
-        TEST(test_pic_interrupt), TEST(test_debug_and_mp),
+        TEST(test_lengths),     TEST(test_regs),          TEST(test_sregs),
+        TEST(test_xsave),       TEST(test_msrs),          TEST(test_tsc_khz),
+        TEST(test_tsc_offset),  TEST(test_traps),         TEST(test_lapic),
+        TEST(test_events),      TEST(test_pic_interrupt), TEST(test_debug_and_mp),
+        TEST(test_guest_debug),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

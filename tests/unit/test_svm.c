@@ -2,7 +2,7 @@
 /* SVM's run loop with a processor that follows a script: injection, ASIDs, and the way to dom0. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c svm/run.c
+// SOURCES: tests/unit/fake_machine.c svm/run.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_machine.h"
 #include "core/paging.h"
@@ -335,6 +335,14 @@ static void test_cr8_is_watched_while_it_holds_something_back(void **state)
     assert_int_equal(emulated, 1);
 }
 
+static void test_ud(void **state)
+{
+    (void)state;
+    steps[0].exit_code = SVM_EXIT_EXCP_BASE + VEC_UD;
+    play();
+    assert_int_equal(steps[1].event_inj, EXC(VEC_UD));
+}
+
 static void test_debug_and_alignment_exceptions_go_back(void **state)
 {
     (void)state;
@@ -478,6 +486,7 @@ int main(void)
         cmocka_unit_test_setup(test_nmi_waits_for_iret, start),
         cmocka_unit_test_setup(test_nmi_masked_from_outside, start),
         cmocka_unit_test_setup(test_cr8_is_watched_while_it_holds_something_back, start),
+        cmocka_unit_test_setup(test_ud, start),
         cmocka_unit_test_setup(test_debug_and_alignment_exceptions_go_back, start),
         cmocka_unit_test_setup(test_asids, start),
         cmocka_unit_test_setup(test_new_asid_where_the_old_one_is_stale, start),

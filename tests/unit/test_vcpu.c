@@ -3,7 +3,7 @@
  * turns. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c
+// SOURCES: tests/unit/fake_machine.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free -lpthread
 #include "tests/unit/fake_machine.h"
 #include "core/event.h"
@@ -251,6 +251,61 @@ static void test_due_timer_fires_at_once(void **state)
     assert_int_equal(vcpu_next_interrupt(v), 0x50);
     assert_int_equal(v->count[SOCLE_STAT_TIMER], 1);
     fake_leave(0, io_exit(0));
+    fake_enter(0);
+    end();
+}
+
+/* The window opens when the guest can take an interrupt, and what dom0 then gives goes in. */
+static void test_interrupt_window(void **state)
+{
+    (void)state;
+    machine(1, 1);
+    fake_page(v)->irq_window = 1;
+    run_into_guest(0);
+    assert_int_equal(vcpu_next_interrupt(v), VCPU_WINDOW);
+    v->rflags |= RFLAGS_IF;
+    assert_int_equal(vcpu_pending_work(v), VCPU_EXIT);
+    assert_int_equal(fake_page(v)->exit, SOCLE_EXIT_IRQ_WINDOW);
+    assert_int_equal(fake_page(v)->extint_open, 1);
+    fake_leave(0, VCPU_EXIT);
+    fake_enter(0);
+
+    fake_page(v)->irq_window = 0;
+    fake_page(v)->extint_vector = 0x31;
+    run_into_guest(0);
+    assert_int_equal(fake_page(v)->extint_vector, -1);
+    assert_int_equal(vcpu_next_interrupt(v), 0x31);
+    fake_leave(0, io_exit(0));
+    fake_enter(0);
+    assert_int_equal(fake_page(v)->extint_open, 0); /* it is not through yet */
+    run_into_guest(0);
+    vcpu_accept_interrupt(v, 0x31);
+    fake_leave(0, io_exit(0));
+    fake_enter(0);
+    assert_int_equal(fake_page(v)->extint_open, 1);
+    end();
+}
+
+/* The PIC's output is high, but LINT0 is masked: nothing until the guest opens it. */
+static void test_masked_pic(void **state)
+{
+    struct vlapic_effect e;
+
+    (void)state;
+    machine(1, 1);
+    v->lapic.reg[VLAPIC_REG_SVR].value |= APIC_SVR_ENABLE;
+    v->rflags |= RFLAGS_IF;
+    fake_page(v)->extint_vector = -1;
+    vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_LINT0 * 16, APIC_LVT_MASKED, rdtsc(), &e);
+    assert_int_equal(call2(0, SOCLE_HC_VCPU_SIGNAL, handle, SOCLE_SIGNAL_EXTINT), 0);
+    run_into_guest(0);
+    assert_int_equal(vcpu_pending_work(v), VCPU_RESUME);
+    assert_int_equal(vcpu_next_interrupt(v), -1);
+    vlapic_mmio_write(&v->lapic, VLAPIC_REG_LVT_LINT0 * 16, APIC_EXTINT << 8, rdtsc(), &e);
+    assert_int_equal(vcpu_next_interrupt(v), VCPU_WINDOW);
+    assert_int_equal(vcpu_pending_work(v), VCPU_EXIT);
+    assert_int_equal(fake_page(v)->exit, SOCLE_EXIT_EXTINT);
+    fake_leave(0, VCPU_EXIT);
     fake_enter(0);
     end();
 }
@@ -771,6 +826,8 @@ int main(void)
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_timer_wakes),
         cmocka_unit_test(test_due_timer_fires_at_once),
+        cmocka_unit_test(test_interrupt_window),
+        cmocka_unit_test(test_masked_pic),
         cmocka_unit_test(test_init_and_sipi),
         cmocka_unit_test(test_second_run_is_busy),
         cmocka_unit_test(test_run_keeps_others_out),

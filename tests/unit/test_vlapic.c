@@ -83,7 +83,7 @@ static void test_reset_values(void **state)
     assert_int_equal(xread(VLAPIC_REG_TPR), 0);
     assert_false(vlapic_accepts(&apic));
     assert_false(vlapic_accepts_extint(&apic));
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     vlapic_init(&apic, registers, 0, true, KHZ);
     assert_int_equal(read_msr(MSR_APIC_BASE), 0xfee00900);
     assert_true(vlapic_accepts_extint(&apic));
@@ -233,7 +233,7 @@ static void test_disable_resets(void **state)
     assert_int_equal(write_msr(MSR_APIC_BASE, APIC_DEFAULT_PA), 0);
     assert_true(eff.flags & VLAPIC_TIMER);
     assert_int_equal(vlapic_pending(&apic), -1);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     assert_true(vlapic_accepts_extint(&apic));
     assert_false(vlapic_match(&apic, 3, false));
     /* What is posted to a disabled APIC is lost. */
@@ -488,6 +488,8 @@ static void test_msi_decode(void **state)
     assert_int_equal(m.mode, APIC_EXTINT);
     assert_int_equal(apic_msg_from_msi(0xfeeff000, 0x400, &m), 0);
     assert_int_equal(m.mode, APIC_NMI);
+    assert_int_equal(m.dest, 0xff);
+    assert_int_equal(apic_msg_from_msi(0xffffff00feeff000, 0x400, &m), 0);
     assert_int_equal(m.dest, APIC_DEST_ALL);
     assert_int_equal(apic_msg_from_msi(0x12345600fee78000, 0x30, &m), 0);
     assert_int_equal(m.dest, 0x12345678);
@@ -528,6 +530,8 @@ static void test_match(void **state)
         {3, XCLUSTER, 0x24, 0x34, true, false},
         {3, XODD, 0x24, 0x24, true, false},
         {3, X2, 0, 3, false, true},
+        {3, XFLAT, 0x08, 0xff, false, true},
+        {3, XCLUSTER, 0x21, 0xff, true, true},
         {0xff, X2, 0, 0xff, false, true},
         {3, X2, 0, 0xff, false, false},
         {3, X2, 0, APIC_DEST_ALL, false, true},
@@ -565,7 +569,7 @@ static void test_timer_one_shot(void **state)
     xwrite(VLAPIC_REG_TDCR, 0xb); /* by 1 */
     xwrite(VLAPIC_REG_TMICT, 1000000);
     assert_int_equal(eff.flags, VLAPIC_TIMER);
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 2000000);
+    assert_true(apic.timer_deadline == T0 + 2000000);
     assert_int_equal(xread(VLAPIC_REG_TMCCT), 1000000);
     assert_int_equal(vlapic_mmio_read(&apic, 0x390, T0 + 500000), 750001);
     assert_int_equal(vlapic_mmio_read(&apic, 0x390, T0 + 1999999), 1);
@@ -573,7 +577,7 @@ static void test_timer_one_shot(void **state)
     assert_false(vlapic_timer_fire(&apic, T0 + 1999999));
     assert_true(vlapic_timer_fire(&apic, T0 + 2000000));
     assert_false(vlapic_timer_fire(&apic, T0 + 9000000));
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     assert_int_equal(xread(VLAPIC_REG_TMCCT), 0);
     take(0xec);
     /* Masked: runs down without an interrupt. 0 stops. */
@@ -584,7 +588,7 @@ static void test_timer_one_shot(void **state)
     assert_int_equal(vlapic_pending(&apic), -1);
     xwrite(VLAPIC_REG_TMICT, 10);
     xwrite(VLAPIC_REG_TMICT, 0);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
 }
 
 static void test_timer_divide(void **state)
@@ -597,13 +601,13 @@ static void test_timer_divide(void **state)
         xwrite(VLAPIC_REG_TMICT, 0);
         xwrite(VLAPIC_REG_TDCR, i);
         xwrite(VLAPIC_REG_TMICT, 0xffffffff);
-        assert_true(vlapic_timer_deadline(&apic) == T0 + (0xffffffffull << shift[i]) * 2);
+        assert_true(apic.timer_deadline == T0 + (0xffffffffull << shift[i]) * 2);
     }
     /* A change on the way keeps the count: half of 1000000 counts at 1, then the rest at 2. */
     xwrite(VLAPIC_REG_TDCR, 0xb);
     xwrite(VLAPIC_REG_TMICT, 1000000);
     vlapic_mmio_write(&apic, 0x3e0, 0, T0 + 1000000, &eff);
-    assert_in_range(vlapic_timer_deadline(&apic), T0 + 3000000, T0 + 3000010);
+    assert_in_range(apic.timer_deadline, T0 + 3000000, T0 + 3000010);
 }
 
 static void test_timer_periodic(void **state)
@@ -614,23 +618,23 @@ static void test_timer_periodic(void **state)
     xwrite(VLAPIC_REG_LVT_TIMER, 0x200ec);
     xwrite(VLAPIC_REG_TDCR, 0xb);
     xwrite(VLAPIC_REG_TMICT, 1000000);
-    start = vlapic_timer_deadline(&apic);
+    start = apic.timer_deadline;
     assert_true(start == T0 + 2000000);
     /* Late by a little each time: no drift. */
     for (u32 i = 0; i < 1000; i++) {
-        assert_true(vlapic_timer_fire(&apic, vlapic_timer_deadline(&apic) + i % 300));
+        assert_true(vlapic_timer_fire(&apic, apic.timer_deadline + i % 300));
         take(0xec);
         vlapic_eoi(&apic);
-        assert_true(vlapic_timer_deadline(&apic) == start + (i + 1) * 2000000ull);
+        assert_true(apic.timer_deadline == start + (i + 1) * 2000000ull);
     }
-    start = vlapic_timer_deadline(&apic);
+    start = apic.timer_deadline;
     assert_int_equal(vlapic_mmio_read(&apic, 0x390, start + 500000), 750001);
     /* Periods that were slept through make one interrupt, on the old grid. */
     assert_true(vlapic_timer_fire(&apic, start + 20500000));
     take(0xec);
     vlapic_eoi(&apic);
     assert_int_equal(vlapic_pending(&apic), -1);
-    assert_true(vlapic_timer_deadline(&apic) == start + 22000000);
+    assert_true(apic.timer_deadline == start + 22000000);
 }
 
 static void test_timer_short_period(void **state)
@@ -657,16 +661,16 @@ static void test_timer_modes(void **state)
     /* One-shot to periodic lets it run; to TSC-deadline stops it, and back too. */
     xwrite(VLAPIC_REG_LVT_TIMER, 0x200ec);
     assert_true(vlapic_timer_fire(&apic, T0 + 2000000));
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 4000000);
+    assert_true(apic.timer_deadline == T0 + 4000000);
     xwrite(VLAPIC_REG_LVT_TIMER, 0x400ec);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     xwrite(VLAPIC_REG_TMICT, 1000000); /* ignored */
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     assert_int_equal(write_msr(MSR_TSC_DEADLINE, T0 + 77), 0);
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 77);
+    assert_true(apic.timer_deadline == T0 + 77);
     assert_int_equal(xread(VLAPIC_REG_TMCCT), 0);
     xwrite(VLAPIC_REG_LVT_TIMER, 0xec);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     assert_int_equal(read_msr(MSR_TSC_DEADLINE), 0);
     assert_int_equal(write_msr(MSR_TSC_DEADLINE, T0 + 77), 0); /* ignored */
     assert_int_equal(read_msr(MSR_TSC_DEADLINE), 0);
@@ -694,26 +698,26 @@ static void test_timer_tsc(void **state)
     write_msr(X2(VLAPIC_REG_LVT_TIMER), 0x400ec);
     write_msr(MSR_TSC_DEADLINE, 6000);
     assert_int_equal(eff.flags, VLAPIC_TIMER);
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 1000);
+    assert_true(apic.timer_deadline == T0 + 1000);
     assert_int_equal(read_msr(MSR_TSC_DEADLINE), 6000);
     set_tsc(TSC_RATIO_ONE, -(T0 - 5500));
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 500);
+    assert_true(apic.timer_deadline == T0 + 500);
     assert_true(vlapic_timer_fire(&apic, T0 + 500));
     take(0xec);
     assert_int_equal(read_msr(MSR_TSC_DEADLINE), 0);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     write_msr(MSR_TSC_DEADLINE, 1); /* past */
     assert_true(vlapic_timer_fire(&apic, T0));
     vlapic_eoi(&apic);
     take(0xec);
     /* So far that host TSC can't say it: never, but not lost. */
     write_msr(MSR_TSC_DEADLINE, ~0ull);
-    assert_true(vlapic_timer_deadline(&apic) > T0 + (1ull << 63));
+    assert_true(apic.timer_deadline > T0 + (1ull << 63));
     assert_true(read_msr(MSR_TSC_DEADLINE) == ~0ull);
     write_msr(MSR_TSC_DEADLINE, 0);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
     set_tsc(TSC_RATIO_ONE, 0);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
 }
 
 /* The deadline is the guest's TSC's, whatever its rate: never early, and a tick late at most. */
@@ -737,7 +741,7 @@ static void test_timer_tsc_ratio(void **state)
 
             set_tsc(ratios[i], 5000 - start); /* guest TSC is 5000 now */
             write_msr(MSR_TSC_DEADLINE, 5000 + waits[j]);
-            at = vlapic_timer_deadline(&apic);
+            at = apic.timer_deadline;
             if (ticks + T0 >= VLAPIC_NEVER) {
                 assert_true(at == VLAPIC_NEVER);
                 continue;
@@ -745,7 +749,7 @@ static void test_timer_tsc_ratio(void **state)
             assert_in_range(at - T0, (u64)ticks, (u64)ticks + 1);
             assert_true(tsc_scale(at, ratios[i]) - start >= waits[j]);
             set_tsc(TSC_RATIO_ONE, 5000 - T0);
-            assert_true(vlapic_timer_deadline(&apic) == T0 + waits[j]);
+            assert_true(apic.timer_deadline == T0 + waits[j]);
         }
     set_tsc(TSC_RATIO_ONE * 2, 0);
     write_msr(MSR_TSC_DEADLINE, 2 * T0); /* now */
@@ -764,7 +768,7 @@ static void test_timer_rates(void **state)
         vlapic_init(&apic, registers, 0, true, khz[i]);
         xwrite(VLAPIC_REG_TDCR, 0xb);
         xwrite(VLAPIC_REG_TMICT, 1000000000);
-        wait = vlapic_timer_deadline(&apic) - T0;
+        wait = apic.timer_deadline - T0;
         assert_in_range(wait, khz[i] * 1000ull - 1, khz[i] * 1000ull);
         assert_in_range(vlapic_mmio_read(&apic, 0x390, T0 + wait / 2), 499998000, 500002000);
     }
@@ -797,7 +801,7 @@ static void test_state_round_trip(void **state)
     vlapic_init(&apic, registers, 3, false, KHZ);
     vlapic_post(&apic, 0xf1, false); /* dropped */
     vlapic_set_state(&apic, page, T0 + 500000000);
-    assert_in_range(vlapic_timer_deadline(&apic), T0 + 503000000, T0 + 503000004);
+    assert_in_range(apic.timer_deadline, T0 + 503000000, T0 + 503000004);
     vlapic_get_state(&apic, again, T0 + 500000000);
     again[0x390] = page[0x390]; /* may differ by one */
     assert_memory_equal(page, again, sizeof(page));
@@ -811,7 +815,7 @@ static void test_state_round_trip(void **state)
     vlapic_get_state(&apic, page, T0 + 600000000);
     vlapic_set_state(&apic, page, T0 + 600000000);
     take(0xec);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
 }
 
 static void test_state_x2apic(void **state)
@@ -832,12 +836,12 @@ static void test_state_x2apic(void **state)
     assert_int_equal(value, 8);
     vlapic_set_state(&apic, page, T0);
     assert_true(read_msr(X2(VLAPIC_REG_ICR)) == 0x1234567800000040);
-    assert_true(vlapic_timer_deadline(&apic) == T0 + 5000);
+    assert_true(apic.timer_deadline == T0 + 5000);
     /* A timer that's due is not lost. */
     vlapic_get_state(&apic, page, T0 + 6000);
     vlapic_set_state(&apic, page, T0 + 7000);
     take(0xec);
-    assert_true(vlapic_timer_deadline(&apic) == VLAPIC_NEVER);
+    assert_true(apic.timer_deadline == VLAPIC_NEVER);
 }
 
 static void test_state_garbage(void **state)

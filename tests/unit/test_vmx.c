@@ -3,7 +3,7 @@
  */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
+// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
 #include "core/exits.h"
@@ -101,20 +101,6 @@ FAKE_EXIT(exit_xsetbv, UNUSED struct vcpu *w, UNUSED u8 cpl, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *w, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *w, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *w)
-
-static struct event switched_by;
-static u64 switched_from;
-static u32 switched_to, switch_source;
-
-enum vcpu_action exit_task_switch(struct vcpu *w, u16 selector, enum task_source source)
-{
-    switched_by = w->event;
-    w->event.valid = false;
-    switched_from = w->next_rip - w->rip;
-    switched_to = selector;
-    switch_source = source;
-    return VCPU_RESUME;
-}
 
 static int start(void **state)
 {
@@ -298,29 +284,36 @@ static void test_task_switches(void **state)
         u64 idt_info, length, shadow;
         bool event;
     } cases[] = {
-        {TASK_JMP, 0, LENGTH, BLOCKED_BY_NMI, false},
-        {TASK_IRET, 0, LENGTH, 0, false},
-        {TASK_GATE, INTR_INFO_VALID | EVENT_SOFT << 8 | 0x80, LENGTH, BLOCKED_BY_NMI, false},
-        {TASK_GATE, INTR_INFO_VALID | 6 << 8 | VEC_BP, LENGTH, BLOCKED_BY_NMI, false},
-        {TASK_GATE, EXC(VEC_DF) | HAS_ERROR, 0, BLOCKED_BY_NMI, true},
-        {TASK_GATE, IRQ(0x41), 0, BLOCKED_BY_NMI, true},
-        {TASK_GATE, NMI_INFO, 0, BLOCKED_BY_NMI, true},
+        {SOCLE_TASK_JMP, 0, LENGTH, BLOCKED_BY_NMI, false},
+        {SOCLE_TASK_IRET, 0, LENGTH, 0, false},
+        {SOCLE_TASK_GATE, INTR_INFO_VALID | EVENT_SOFT << 8 | 0x80, LENGTH, BLOCKED_BY_NMI, false},
+        {SOCLE_TASK_GATE, INTR_INFO_VALID | 6 << 8 | VEC_BP, LENGTH, BLOCKED_BY_NMI, false},
+        {SOCLE_TASK_GATE, EXC(VEC_DF) | HAS_ERROR, 0, BLOCKED_BY_NMI, true},
+        {SOCLE_TASK_GATE, IRQ(0x41), 0, BLOCKED_BY_NMI, true},
+        {SOCLE_TASK_GATE, NMI_INFO, 0, BLOCKED_BY_NMI, true},
     };
+
+    static struct socle_vcpu_page page;
 
     for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
         start(state);
+        v->page = &page;
         steps[0].reason = VMX_EXIT_TASK_SWITCH;
         steps[0].qualification = (u64)cases[i].source << 30 | 0x28;
         steps[0].idt_info = cases[i].idt_info;
         steps[0].hook = cases[i].idt_info == NMI_INFO ? NULL : nmi_blocked;
         play();
-        assert_int_equal(switched_to, 0x28);
-        assert_int_equal(switch_source, cases[i].source);
-        assert_int_equal(switched_from, cases[i].length);
-        assert_int_equal(switched_by.valid, cases[i].event);
-        assert_int_equal(steps[1].shadow, cases[i].shadow);
-        assert_int_equal(steps[1].entry_info, 0);
+        assert_int_equal(page.exit, SOCLE_EXIT_TASK);
+        assert_int_equal(page.task.selector, 0x28);
+        assert_int_equal(page.task.source, cases[i].source);
+        assert_int_equal(page.task.next_rip - v->rip, cases[i].length);
+        assert_int_equal(v->event.valid, cases[i].event);
+        assert_int_equal(*fake_vmcs(v, VMCS_INTERRUPTIBILITY), cases[i].shadow);
     }
+    start(state); /* dom0's kernel has no tasks */
+    steps[0].reason = VMX_EXIT_TASK_SWITCH;
+    play();
+    assert_int_equal(steps[1].entry_info, EXC(VEC_GP) | HAS_ERROR);
 }
 
 static void single_step_behind_sti(struct vcpu *w)

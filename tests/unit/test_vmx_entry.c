@@ -4,7 +4,7 @@
  * costs that guest its life, and nobody else anything. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
+// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
 #include "core/exits.h"
@@ -86,11 +86,6 @@ int pvclock_set_time(UNUSED struct vcpu *v, UNUSED u64 value)
     return 0;
 }
 
-int pvclock_set_wall(UNUSED struct vcpu *v, UNUSED u64 value)
-{
-    return 0;
-}
-
 #define FAKE_EXIT(name, ...)           \
     enum vcpu_action name(__VA_ARGS__) \
     {                                  \
@@ -100,8 +95,6 @@ FAKE_EXIT(exit_cpuid, UNUSED struct vcpu *v, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *v, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *v, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *v)
-FAKE_EXIT(exit_task_switch, UNUSED struct vcpu *v, UNUSED u16 selector,
-          UNUSED enum task_source source)
 
 static int start(void **state)
 {

@@ -3,7 +3,7 @@
  * processor offers. */
 // SOURCES: core/vcpu.c core/domain.c core/hypercall.c core/irq.c core/event.c core/doorbell.c
 // SOURCES: core/exits.c core/sched.c core/heap.c core/vlapic.c core/npt.c core/frame.c core/pool.c
-// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c
+// SOURCES: tests/unit/fake_machine.c tests/unit/fake_vmx.c tests/unit/vmcs_check.c core/debug.c
 // LIBS: -Wl,--wrap=pool_alloc -Wl,--wrap=pool_free
 #include "tests/unit/fake_vmx.h"
 #include "core/errno.h"
@@ -49,8 +49,6 @@ FAKE_EXIT(exit_xsetbv, UNUSED struct vcpu *v, UNUSED u8 cpl, UNUSED u64 cr4)
 FAKE_EXIT(exit_io, UNUSED struct vcpu *v, UNUSED u16 port, UNUSED u8 size, UNUSED bool in)
 FAKE_EXIT(exit_npf, UNUSED struct vcpu *v, UNUSED gpa_t gpa, UNUSED bool write, UNUSED bool fetch)
 FAKE_EXIT(exit_emulate, UNUSED struct vcpu *v)
-FAKE_EXIT(exit_task_switch, UNUSED struct vcpu *v, UNUSED u16 selector,
-          UNUSED enum task_source source)
 
 /* A machine whose processors are as the firmware left them. */
 static int start(void **state)

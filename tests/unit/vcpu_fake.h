@@ -25,7 +25,7 @@ bool tsc_scaling = true;
 struct domain dom0 = {.flags = DOMAIN_DEVICES | DOMAIN_HYPERCALLS | DOMAIN_LAPIC};
 
 static struct {
-    u32 timer_changed, effects, tsc_updates;
+    u32 timer_changed, effects, tsc_updates, traps;
     struct vlapic_effect effect;
     int gmem_error; /* of the next gmem_access() calls */
     u32 gmem_after; /* calls that succeed first */
@@ -36,6 +36,7 @@ static struct {
     u32 hardware_index; /* the only one that exists */
     struct socle_sregs sregs;
     struct socle_debug debug;
+    u32 debug_flags;
     u64 star, lstar, pat, gs_base;
     bool shadow;
 } fake;
@@ -98,6 +99,12 @@ static void fake_set_debug(struct vcpu *v, const struct socle_debug *d)
     fake.debug = *d;
 }
 
+static void fake_update_intercepts(struct vcpu *v)
+{
+    fake.debug_flags = v->debug_flags;
+    fake.traps = v->traps;
+}
+
 static bool fake_get_shadow(struct vcpu *v)
 {
     (void)v;
@@ -127,11 +134,17 @@ static const struct vendor_ops fake_ops = {
     .set_msr = fake_set_msr,
     .get_debug = fake_get_debug,
     .set_debug = fake_set_debug,
+    .update_intercepts = fake_update_intercepts,
     .get_shadow = fake_get_shadow,
     .set_shadow = fake_set_shadow,
     .update_tsc = fake_update_tsc,
 };
 const struct vendor_ops *vendor = &fake_ops;
+
+void vcpu_load_dr(const struct vcpu *v)
+{
+    (void)v;
+}
 
 enum vcpu_action vcpu_exit(struct vcpu *v, enum socle_exit reason)
 {
@@ -170,8 +183,10 @@ bool rdmsr_safe(u32 msr, u64 *value)
     return true;
 }
 
-int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, UNUSED u32 access)
+int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, u32 access)
 {
+    u8 *at = fake.gmem + (gpa - fake.gmem_gpa);
+
     (void)v;
     if (fake.gmem_error && !fake.gmem_after)
         return fake.gmem_error;
@@ -180,7 +195,7 @@ int gmem_access(struct vcpu *v, gpa_t gpa, void *buf, size_t len, UNUSED u32 acc
     if (gpa < fake.gmem_gpa || gpa + len > fake.gmem_gpa + sizeof(fake.gmem))
         return -E_INVAL;
     fake.gmem_versions += len == 4;
-    memcpy(fake.gmem + (gpa - fake.gmem_gpa), buf, len);
+    memcpy(access & PF_WRITE ? at : buf, access & PF_WRITE ? buf : at, len);
     return 0;
 }
 
