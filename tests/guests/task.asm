@@ -256,7 +256,9 @@ other_again:
         iretd
         jmp     other_again
 
-timer_task:
+timer_task:                             ; once: the firmware's last tick may come ahead of ours
+        mov     al, 0xff
+        out     0x21, al
         mov     al, 0x20
         out     0x20, al
         WANT e, cmp word [tss_other], MAIN
