@@ -26,6 +26,7 @@ SLOWEST = ("test_selftests", "test_migration", "test_features", "test_vmx", "tes
            "test_guest")
 
 
+@pytest.hookimpl(tryfirst=True)  # ahead of pytest-xdist, which reads the marks
 def pytest_collection_modifyitems(items):
     """Where tests run side by side (pytest-xdist), those that share a boot run in the same process."""
     for item in items:
