@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Four guests at once, more virtual processors than real ones."""
+"""More virtual processors than real ones: four guests at once, and under FULL=1 guests with 16 and 64."""
 import re
 
 import pytest
-from test_guest import assert_alone, assert_calm, dom0, info, scaled_machines, sh, stats, wait
+from test_guest import FULL, assert_alone, assert_calm, dom0, info, scaled_machines, sh, stats, wait
 
 COUNT = rb"""
 i=0
@@ -41,3 +41,17 @@ def counts(m):
     """How far each guest has counted; of the last line only a part may be there."""
     return {guest: max(map(int, re.findall(r"^COUNT (\d+)$", sh(m, f"tail -n 3 $G/{guest}/console.log"), re.M)))
             for guest in GUESTS}
+
+
+@pytest.mark.skipif(not FULL, reason="minutes: FULL=1")
+@pytest.mark.parametrize("vcpus", [16, 64])
+def test_linux_with_many_processors(machine, vcpus):
+    m = dom0(machine, "svm-4", memory=4096)
+    before = info(m)
+    sh(m, f"guest wide -m 1024 -smp {vcpus} -fw_cfg name=opt/guest.run,string='cat /proc/interrupts; sleep 1000000'")
+    wait(m, 900, f"says wide '^guest: Debian.* {vcpus} CPU(s)'")
+    running = [v for v in stats(m) if v["domain"] != 0]
+    assert len(running) == vcpus and all(v["exits"] for v in running)
+    sh(m, "kill -9 $(cat $G/wide/pid)")
+    assert_alone(m, before)
+    assert_calm(m)
