@@ -38,6 +38,20 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def say(request):
+    """say(text): a figure that the end of the run shows."""
+    return lambda text: request.node.user_properties.append(("said", text))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [r for r in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+               if r.when == "call" and r.user_properties]
+    for report in reports:
+        for _, text in report.user_properties:
+            terminalreporter.write_line(f"{report.location[2]}: {text}")
+
+
+@pytest.fixture
 def log_directory(request):
     directory = machine_module.BUILD / "logs/emulator" / re.sub(r"[^\w.-]+", "_", request.node.name)
     shutil.rmtree(directory, ignore_errors=True)

@@ -30,7 +30,7 @@ def program_with_libraries(path):
 
 
 @pytest.mark.skipif(os.environ.get("FULL") != "1", reason="takes hours: FULL=1")
-def test_stress_with_migration_loops(machine):
+def test_stress_with_migration_loops(machine, say):
     files = {"test/stress.cpio": program_with_libraries(shutil.which("stress-ng"))}
     host = Dom0(machine, files=files, memory=4096)
     host.sh("cp /guest/initrd.img /run/initrd; truncate -s %512 /run/initrd; cat /test/stress.cpio >>/run/initrd")
@@ -45,7 +45,7 @@ def test_stress_with_migration_loops(machine):
             moves += 1
     for guest in guests:
         guest.wait("^STRESS ended: 0", 600)
-    print(f"{moves} migrations in {SECONDS} s")
+    say(f"{moves} migrations in {SECONDS} s")
     host.quit_all()
     assert_alone(host.m, before)
     assert_calm(host.m)
