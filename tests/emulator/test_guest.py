@@ -60,7 +60,11 @@ ended() { ! lives $1; }
 console() { tail -n ${2-40} $G/$1/console.log; cat $G/$1/qemu.log; }
 rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$(cat $G/$1/pid)/status; }
 # Linux splits a huge page of which parts were given back only when it must: reclaim makes it, mostly.
-available() { for i in 1 2 3 4; do echo 3 >/proc/sys/vm/drop_caches; done; sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
+# Each processor keeps free pages of its own, tens of MiB, which MemAvailable does not count.
+available() {
+    for i in 1 2 3 4; do echo 3 >/proc/sys/vm/drop_caches; done
+    awk '/^MemAvailable:/ { kib += $2 } /^ *count:/ { kib += 4 * $2 } END { print kib }' /proc/meminfo /proc/zoneinfo
+}
 freed() {
     mount -t debugfs none /sys/kernel/debug 2>/dev/null
     echo 1 >/sys/kernel/debug/split_huge_pages
