@@ -129,10 +129,10 @@ set -- $(sed -n 's/.*heap (at \(0x[0-9a-f]*\)).*/\1/p' /run/log) 0x200000
 for at; do
     for access in read write; do
         # Socle's line about it is on the same serial port.
-        section "$access $at"; /test/probe $access $at; status=$?; usleep 300000; echo "status $status"
+        section "$access $at"; usleep 300000; /test/probe $access $at; status=$?; usleep 300000; echo "status $status"
     done
 done
-section kernel_read; dd if=/dev/mem bs=4096 count=1 skip=512 2>/dev/null | wc -c
+section kernel_read; usleep 300000; dd if=/dev/mem bs=4096 count=1 skip=512 2>/dev/null | wc -c
 section after
 echo alive
 dmesg
