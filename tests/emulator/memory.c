@@ -358,9 +358,12 @@ static uint64_t get(const char *file, const char *field)
 
     if (!f)
         fail("cannot read %s: %s", file, strerror(errno));
-    while (fgets(line, sizeof(line), f))
-        if (!strncmp(line, field, strlen(field)))
-            n += strtoull(line + strlen(field), NULL, 10);
+    while (fgets(line, sizeof(line), f)) {
+        const char *text = line + strspn(line, " ");
+
+        if (!strncmp(text, field, strlen(field)))
+            n += strtoull(text + strlen(field), NULL, 10);
+    }
     fclose(f);
     return n;
 }
@@ -1209,10 +1212,13 @@ struct counts {
 
 static struct counts counts(void)
 {
+    uint64_t on_lists; /* pages of the processors' own lists, free but not in MemAvailable */
+
     pause_ms(300); /* what RCU frees later */
     put("/proc/sys/vm/drop_caches", "3");
+    on_lists = get("/proc/zoneinfo", "count:");
     return (struct counts){.socle = info(),
-                           .available = get("/proc/meminfo", "MemAvailable:"),
+                           .available = get("/proc/meminfo", "MemAvailable:") + 4 * on_lists,
                            .objects = get("/proc/meminfo", "SUnreclaim:") +
                                       get("/proc/meminfo", "KernelStack:") +
                                       get("/proc/meminfo", "PageTables:")};
