@@ -103,7 +103,7 @@ def test_precopy_of_a_busy_guest(host, say):
         if uri.startswith("tcp"):
             source, target = target, host.flat("migrate", BUSY, "-incoming unix:/run/migrate")
     target.quit()
-    assert min(stood) < 1000 * host.m.scale  # the aim is for a computer that has nothing else to do
+    assert min(stood) < 300 * host.m.scale  # either may meet a busy computer
 
 
 def test_postcopy_of_a_guest_that_never_converges(host, say):
